@@ -1,0 +1,35 @@
+"""Packaging of vit_tf; `pip install -e . -c constraints.txt` installs the tested versions."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="vit_tf",
+    version="0.1.0",
+    description="A Vision Transformer model garden for TensorFlow and Keras",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["vit_tf", "vit_tf.*"]),
+    install_requires=[
+        "absl-py",
+        "gin-config>=0.5",
+        "google-crc32c>=1.5",
+        "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
+        "keras>=3.13,<4",
+        "matplotlib",
+        "numpy",
+        "pillow",
+        "tensorboard>=2.20,<2.21",
+        "tensorflow>=2.20,<2.21",
+        "tensorflow-datasets>=4.9.9",
+        "tf-models-official>=2.20,<2.21",
+        "tqdm",
+    ],
+    extras_require={
+        "quickstart": ["scikit-learn"],  # the bundled handwritten digits
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "scikit-learn"],
+    },
+)
