@@ -1,1 +1,37 @@
-"""vit_tf."""
+"""Keras layers of which the models are built; one concept a file."""
+
+from vit_tf.layers.activations import get_activation
+from vit_tf.layers.attention import MultiHeadSelfAttention
+from vit_tf.layers.class_token import ClassToken
+from vit_tf.layers.encoder_block import EncoderBlock
+from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.layer_scale import LayerScale
+from vit_tf.layers.map_head import MAPHead
+from vit_tf.layers.mlp import MLP
+from vit_tf.layers.patch_embedding import PatchEmbedding
+from vit_tf.layers.position_embedding import (
+    LearnedPositionEmbedding,
+    SinCos2DPositionEmbedding,
+    sincos2d,
+)
+from vit_tf.layers.register_tokens import RegisterTokens
+from vit_tf.layers.stochastic_depth import StochasticDepth, linear_rates
+
+__all__ = [
+    "MLP",
+    "NOWHERE",
+    "ClassToken",
+    "EncoderBlock",
+    "Intermediates",
+    "LayerScale",
+    "LearnedPositionEmbedding",
+    "MAPHead",
+    "MultiHeadSelfAttention",
+    "PatchEmbedding",
+    "RegisterTokens",
+    "SinCos2DPositionEmbedding",
+    "StochasticDepth",
+    "get_activation",
+    "linear_rates",
+    "sincos2d",
+]

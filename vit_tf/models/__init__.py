@@ -1,1 +1,29 @@
-"""vit_tf."""
+"""Model families, one file each; importing this package registers all of them."""
+
+import importlib
+import pkgutil
+
+from vit_tf.models.features import extract_features
+from vit_tf.models.preprocessing import Preprocessing
+from vit_tf.models.registry import (
+    count_parameters,
+    create_model,
+    list_families,
+    list_models,
+    register,
+    register_family,
+)
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = [
+    "Preprocessing",
+    "count_parameters",
+    "create_model",
+    "extract_features",
+    "list_families",
+    "list_models",
+    "register",
+    "register_family",
+]

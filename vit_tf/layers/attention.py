@@ -1,0 +1,101 @@
+"""Multi-head attention with one fused projection."""
+
+import math
+
+import keras
+from keras import ops
+
+from vit_tf.layers.intermediates import NOWHERE, Intermediates
+
+
+def projection(features: int, parts: int, width: int, **kwargs) -> keras.layers.Dense:
+    """A dense layer of `parts` fused projections, each initialised as if it stood alone.
+
+    Separate Xavier-uniform kernels [width, features] draw from +-sqrt(6 / (width + features)). The
+    fused kernel has `parts * features` outputs, so the scale makes up for its larger fan-out.
+
+    Args:
+        features: Outputs of one projection.
+        parts: How many projections are fused.
+        width: Inputs of the projection.
+        **kwargs: Further arguments of `keras.layers.Dense`.
+    """
+    scale = (width + parts * features) / (width + features)
+    initializer = keras.initializers.VarianceScaling(scale, mode="fan_avg", distribution="uniform")
+    return keras.layers.Dense(parts * features, kernel_initializer=initializer, **kwargs)
+
+
+def attention_weights(query, transposed_key):
+    """Softmax attention, computed in at least float32 because half types lose small weights.
+
+    Args:
+        query: [batch, heads, queries, head_dim], already scaled; the batch may be 1.
+        transposed_key: [batch, heads, head_dim, keys].
+
+    Returns:
+        [batch, heads, queries, keys] in the dtype of the query, rows summing to one.
+    """
+    scores = ops.matmul(query, transposed_key)
+    wide = keras.backend.result_type(scores.dtype, "float32")
+    return ops.cast(ops.softmax(ops.cast(scores, wide), axis=-1), scores.dtype)
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class MultiHeadSelfAttention(keras.layers.Layer):
+    """Self-attention over tokens (Vaswani et al. 2017); input and output [batch, tokens, width].
+
+    Query, key and value come from one dense layer; its 3 * width outputs are ordered (query, key,
+    value), each split into heads of width / num_heads. All projections have biases.
+
+    Args:
+        num_heads: Number of heads; must divide the width of the input.
+        attention_dropout: Rate of dropout on the attention weights.
+
+    Raises:
+        ValueError: At build, if `num_heads` does not divide the width.
+    """
+
+    def __init__(self, num_heads: int, attention_dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.attention_dropout = attention_dropout
+
+    def build(self, input_shape):
+        """Creates kernels [width, 3 * width] and [width, width] and their biases."""
+        width = input_shape[-1]
+        if width % self.num_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide width={width}; choose a width that is "
+                f"a multiple of {self.num_heads} or another number of heads."
+            )
+        self.query_key_value = projection(width, 3, width, dtype=self.dtype_policy, name="qkv")
+        self.query_key_value.build(input_shape)
+        self.dropout = keras.layers.Dropout(
+            self.attention_dropout, dtype=self.dtype_policy, name="dropout"
+        )
+        self.out = projection(width, 1, width, dtype=self.dtype_policy, name="out")
+        self.out.build(input_shape)
+
+    def call(self, tokens, training=None, intermediates: Intermediates = NOWHERE):
+        """Attends; records `attn_weights` [batch, heads, queries, keys] where it is asked for."""
+        batch, length, width = ops.shape(tokens)
+        head_dim = width // self.num_heads
+        fused = self.query_key_value(tokens)
+        fused = ops.reshape(fused, (batch, length, 3, self.num_heads, head_dim))
+        query = ops.transpose(fused[:, :, 0] * (1 / math.sqrt(head_dim)), (0, 2, 1, 3))
+        transposed_key = ops.transpose(fused[:, :, 1], (0, 2, 3, 1))
+        value = ops.transpose(fused[:, :, 2], (0, 2, 1, 3))
+        weights = attention_weights(query, transposed_key)  # [batch, heads, queries, keys]
+        intermediates.record("attn_weights", weights)
+        weights = self.dropout(weights, training=training)
+        attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        return self.out(ops.reshape(attended, (batch, length, width)))
+
+    def compute_output_shape(self, input_shape):
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        config = {"num_heads": self.num_heads, "attention_dropout": self.attention_dropout}
+        return {**super().get_config(), **config}

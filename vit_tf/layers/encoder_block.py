@@ -1,0 +1,120 @@
+"""The pre-norm transformer encoder block."""
+
+import keras
+
+from vit_tf.layers.attention import MultiHeadSelfAttention
+from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.layer_scale import LayerScale
+from vit_tf.layers.mlp import MLP
+from vit_tf.layers.stochastic_depth import StochasticDepth
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class EncoderBlock(keras.layers.Layer):
+    """x + attention(norm(x)), then x + mlp(norm(x)); input and output [batch, tokens, width].
+
+    Dosovitskiy et al. 2020, eq. 2 and 3, with the optional stochastic depth and LayerScale that
+    later recipes (AugReg, DeiT-III) put on both branches.
+
+    Args:
+        num_heads: Number of attention heads.
+        mlp_dim: Size of the MLP's hidden layer.
+        dropout: Rate after the attention's projection and inside the MLP.
+        attention_dropout: Rate on the attention weights.
+        stochastic_depth: Rate of dropping each branch, per example.
+        layer_scale_init: Initial LayerScale factors; None for no LayerScale.
+        norm_epsilon: Epsilon of both LayerNorms.
+        activation: Name of the MLP's activation.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        layer_scale_init: float | None = None,
+        norm_epsilon: float = 1e-6,
+        activation: str = "gelu_tanh",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.stochastic_depth = stochastic_depth
+        self.layer_scale_init = layer_scale_init
+        self.norm_epsilon = norm_epsilon
+        self.activation = activation
+
+        policy = self.dtype_policy
+        self.attention_norm = keras.layers.LayerNormalization(
+            epsilon=norm_epsilon, dtype=policy, name="attention_norm"
+        )
+        self.attention = MultiHeadSelfAttention(
+            num_heads, attention_dropout, dtype=policy, name="attention"
+        )
+        self.attention_out_dropout = keras.layers.Dropout(dropout, dtype=policy)
+        self.attention_depth = StochasticDepth(stochastic_depth, dtype=policy)
+        self.mlp_norm = keras.layers.LayerNormalization(
+            epsilon=norm_epsilon, dtype=policy, name="mlp_norm"
+        )
+        self.mlp = MLP(mlp_dim, activation, dropout, dtype=policy, name="mlp")
+        self.mlp_depth = StochasticDepth(stochastic_depth, dtype=policy)
+        self.attention_scale = self.mlp_scale = None
+        if layer_scale_init is not None:
+            self.attention_scale = LayerScale(
+                layer_scale_init, dtype=policy, name="attention_scale"
+            )
+            self.mlp_scale = LayerScale(layer_scale_init, dtype=policy, name="mlp_scale")
+
+    def build(self, input_shape):
+        """Creates the weights of all parts for [batch, tokens, width]."""
+        for part in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+            part.build(input_shape)
+        if self.attention_scale is not None:
+            self.attention_scale.build(input_shape)
+            self.mlp_scale.build(input_shape)
+
+    def call(self, tokens, training=None, intermediates: Intermediates = NOWHERE):
+        """Runs the block; records `attn`, `after_attn`, `mlp` and `out`, all of the input's shape.
+
+        `attn` and `mlp` are the branches before LayerScale and the residual additions.
+        """
+        branch = self.attention(
+            self.attention_norm(tokens), training=training, intermediates=intermediates
+        )
+        branch = self.attention_out_dropout(branch, training=training)
+        intermediates.record("attn", branch)
+        if self.attention_scale is not None:
+            branch = self.attention_scale(branch)
+        tokens = tokens + self.attention_depth(branch, training=training)
+        intermediates.record("after_attn", tokens)
+
+        branch = self.mlp(self.mlp_norm(tokens), training=training)
+        intermediates.record("mlp", branch)
+        if self.mlp_scale is not None:
+            branch = self.mlp_scale(branch)
+        tokens = tokens + self.mlp_depth(branch, training=training)
+        intermediates.record("out", tokens)
+        return tokens
+
+    def compute_output_shape(self, input_shape):
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        config = {
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "stochastic_depth": self.stochastic_depth,
+            "layer_scale_init": self.layer_scale_init,
+            "norm_epsilon": self.norm_epsilon,
+            "activation": self.activation,
+        }
+        return {**super().get_config(), **config}

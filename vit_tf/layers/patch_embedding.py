@@ -1,0 +1,47 @@
+"""Patch embedding: a strided convolution that turns an image into a grid of vectors."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class PatchEmbedding(keras.layers.Layer):
+    """Projects non-overlapping patches linearly (Dosovitskiy et al. 2020, eq. 1).
+
+    Input [batch, height, width, channels], output [batch, height // ph, width // pw, width_out].
+    Kernel initialisation is LeCun normal as in the reference implementation (flax's default).
+
+    Args:
+        width: Size of the output vectors.
+        patch_size: (height, width) of a patch in pixels.
+    """
+
+    def __init__(self, width: int, patch_size: tuple[int, int], **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.patch_size = tuple(patch_size)
+        self.projection = keras.layers.Conv2D(
+            width,
+            self.patch_size,
+            strides=self.patch_size,
+            padding="valid",
+            kernel_initializer="lecun_normal",
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+
+    def build(self, input_shape):
+        """Creates the kernel [ph, pw, channels, width] and the bias [width]."""
+        self.projection.build(input_shape)
+
+    def call(self, images):
+        """Maps [batch, height, width, channels] to [batch, grid_height, grid_width, width]."""
+        return self.projection(images)
+
+    def compute_output_shape(self, input_shape):
+        """Returns (batch, grid_height, grid_width, width)."""
+        return self.projection.compute_output_shape(input_shape)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "width": self.width, "patch_size": self.patch_size}

@@ -1,0 +1,109 @@
+"""Position embeddings that are added to the sequence of tokens."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def sincos2d(grid_size: tuple[int, int], width: int, temperature: float = 10_000.0) -> np.ndarray:
+    """Fixed two-dimensional sine/cosine table, as in MoCo v3 and big_vision.
+
+    Args:
+        grid_size: (rows, columns) of the patch grid.
+        width: Size of a token, a multiple of four: a quarter each for sin x, cos x, sin y, cos y.
+        temperature: The longest wavelength in units of 2 pi patches.
+
+    Returns:
+        float32 array [rows * columns, width] in row-major order.
+
+    Raises:
+        ValueError: `width` is not a multiple of four.
+    """
+    if width % 4:
+        raise ValueError(
+            f"position_embedding='sincos2d' needs a width that is a multiple of 4, got {width}; "
+            f"the nearest are {width // 4 * 4} and {width // 4 * 4 + 4}."
+        )
+    rows, columns = grid_size
+    quarter = width // 4
+    # Width 4 has a single frequency; the division by quarter - 1 is then 0 / 1.
+    frequency = temperature ** -(np.arange(quarter) / max(quarter - 1, 1))
+    y, x = np.mgrid[:rows, :columns]
+    x_angle = x.reshape(-1, 1) * frequency
+    y_angle = y.reshape(-1, 1) * frequency
+    parts = [np.sin(x_angle), np.cos(x_angle), np.sin(y_angle), np.cos(y_angle)]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class LearnedPositionEmbedding(keras.layers.Layer):
+    """Adds a learned table to the tokens; input and output are [batch, tokens, width].
+
+    The table [1, tokens, width] covers whatever sequence the layer is built for, with the class
+    token's row first where the sequence has one (vision_transformer) or patches only (big_vision).
+
+    Args:
+        stddev: Standard deviation of the initial table: 0.02 in vision_transformer,
+            1 / sqrt(width) in big_vision.
+    """
+
+    def __init__(self, stddev: float = 0.02, **kwargs):
+        super().__init__(**kwargs)
+        self.stddev = stddev
+
+    def build(self, input_shape):
+        """Creates the table [1, tokens, width]."""
+        self.table = self.add_weight(
+            name="table",
+            shape=(1, *input_shape[1:]),
+            initializer=keras.initializers.RandomNormal(stddev=self.stddev),
+        )
+
+    def call(self, tokens):
+        """Adds the table to [batch, tokens, width]."""
+        return tokens + self.table
+
+    def compute_output_shape(self, input_shape):
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "stddev": self.stddev}
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class SinCos2DPositionEmbedding(keras.layers.Layer):
+    """Adds the fixed table of `sincos2d`; it is computed, not stored as a weight.
+
+    Input and output are [batch, tokens, width] with width a multiple of four. Tokens in front of
+    the grid (a class token) get a row of zeros, that is no position.
+
+    Args:
+        grid_size: (rows, columns) of the patch grid.
+    """
+
+    def __init__(self, grid_size: tuple[int, int], **kwargs):
+        super().__init__(**kwargs)
+        self.grid_size = tuple(grid_size)
+
+    def build(self, input_shape):
+        """Computes the table [1, tokens, width]."""
+        _, tokens, width = input_shape
+        table = sincos2d(self.grid_size, width)
+        slots = tokens - len(table)
+        if slots < 0:
+            raise ValueError(f"A grid of {self.grid_size} patches does not fit {tokens} tokens.")
+        self._table = np.pad(table, ((slots, 0), (0, 0)))[None]
+
+    def call(self, tokens):
+        """Adds the table to [batch, tokens, width]."""
+        return tokens + ops.convert_to_tensor(self._table, dtype=tokens.dtype)
+
+    def compute_output_shape(self, input_shape):
+        """Returns the input's shape."""
+        return input_shape
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "grid_size": self.grid_size}

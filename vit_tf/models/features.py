@@ -1,0 +1,45 @@
+"""Named intermediate tensors of any model of the garden."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from vit_tf.layers.intermediates import Intermediates
+
+
+def extract_features(
+    model: keras.Model, images, names: Iterable[str], training: bool = False
+) -> dict[str, Any]:
+    """Runs the model once and returns intermediate tensors by name.
+
+    The forward pass is the model's own: nothing is computed twice. Inside `tf.function`, whatever
+    the asked names do not need is pruned.
+
+    Args:
+        model: A model of this package: it has `intermediate_names` and its `call` takes
+            `intermediates`.
+        images: [batch, height, width, channels] in the range that `model.preprocessing` names.
+        names: Which tensors to return, out of `model.intermediate_names`, e.g. "block03/out".
+        training: Whether dropout and stochastic depth are active.
+
+    Returns:
+        A dict with exactly the asked names, in that order.
+
+    Raises:
+        ValueError: The model has no intermediate of a name; the closest names are given.
+    """
+    names = list(names)
+    available = model.intermediate_names
+    for name in names:
+        if name not in available:
+            close = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
+            hint = f"Did you mean {', '.join(map(repr, close))}?" if close else ""
+            raise ValueError(
+                f"This model has no intermediate {name!r}. {hint} "
+                f"All {len(available)} names stand in model.intermediate_names."
+            )
+    intermediates = Intermediates(names)
+    model(images, training=training, intermediates=intermediates)
+    return {name: intermediates.tensors[name] for name in names}

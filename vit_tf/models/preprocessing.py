@@ -1,0 +1,68 @@
+"""What a model expects of its input images."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Facts about a model's input, carried by the model so that its users cannot disagree.
+
+    Either `value_range` or both `mean` and `std` say how pixel values are scaled.
+
+    Args:
+        image_size: (height, width) in pixels.
+        value_range: Range that pixel values 0..255 are mapped to.
+        mean: Mean per channel that is subtracted after scaling to [0, 1].
+        std: Standard deviation per channel that is divided by after that.
+        crop_ratio: Share of the resized image's side that the evaluation's central crop keeps.
+        interpolation: How images are resized, e.g. "bilinear" or "bicubic".
+
+    Raises:
+        ValueError: Only one of mean and std is given, or crop_ratio is not in (0, 1].
+    """
+
+    image_size: tuple[int, int]
+    value_range: tuple[float, float] = (-1, 1)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_ratio: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self):
+        for field in ("image_size", "value_range", "mean", "std"):  # lists come out of JSON
+            value = getattr(self, field)
+            object.__setattr__(self, field, None if value is None else tuple(value))
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(
+                f"Preprocessing needs both mean and std, got mean={self.mean} and std={self.std}."
+            )
+        if not 0 < self.crop_ratio <= 1:
+            raise ValueError(f"crop_ratio must lie in (0, 1], got {self.crop_ratio}.")
+
+    @property
+    def ops(self) -> str:
+        """Preprocessing operations for evaluation, e.g. `decode|resize(224)|value_range(-1,1)`."""
+        return "|".join(["decode", *self._geometry(), self._scaling()])
+
+    def _geometry(self):
+        if self.crop_ratio == 1:
+            return [self._resize("resize", self.image_size)]
+        larger = tuple(round(side / self.crop_ratio) for side in self.image_size)
+        # Keeping the aspect ratio only makes sense where the crop is square.
+        resize = "resize_small" if self.image_size[0] == self.image_size[1] else "resize"
+        return [self._resize(resize, larger), f"central_crop({_size(self.image_size)})"]
+
+    def _resize(self, op, size):
+        method = "" if self.interpolation == "bilinear" else f', method="{self.interpolation}"'
+        return f"{op}({_size(size)}{method})"
+
+    def _scaling(self):
+        if self.mean is not None:
+            return f"standardize({self.mean}, {self.std})"
+        low, high = self.value_range
+        return f"value_range({low:g},{high:g})"
+
+
+def _size(size):
+    height, width = size
+    return f"{height}" if height == width else f"{height},{width}"

@@ -1,0 +1,185 @@
+"""Models by name: families with free configuration and their published variants."""
+
+import dataclasses
+import difflib
+import fnmatch
+import inspect
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A registered name: the class that builds it and the configuration that makes it so."""
+
+    model_class: type[keras.Model]
+    config: Mapping[str, Any]
+    notation: str | None
+    is_family: bool
+
+
+_ENTRIES: dict[str, _Entry] = {}
+# Keywords of keras.Model that any family accepts beside its own.
+_COMMON_KEYWORDS = ("dtype", "name", "trainable")
+# What create_model itself fills in.
+_RESERVED_KEYWORDS = ("variant",)
+
+
+def register_family(name: str, model_class: type[keras.Model]) -> None:
+    """Makes `create_model(name, **configuration)` build a `model_class` of any configuration.
+
+    The valid keywords are those of the constructor, which must also take `variant`.
+    """
+    _add(name, _Entry(model_class, {}, None, is_family=True))
+
+
+def register(
+    name: str,
+    model_class: type[keras.Model],
+    config: Mapping[str, Any],
+    notation: str | None = None,
+) -> None:
+    """Registers a published variant.
+
+    Args:
+        name: Lower-case name of the variant, e.g. "vit_b16".
+        model_class: Class whose constructor takes the configuration and `variant`.
+        config: Keyword arguments that make the variant; `create_model` may override each.
+        notation: How the paper writes it, e.g. "ViT-B/16".
+
+    Raises:
+        ValueError: The name or the notation is taken.
+    """
+    _add(name, _Entry(model_class, dict(config), notation, is_family=False))
+
+
+def _add(name, entry):
+    notations = {known.notation for known in _ENTRIES.values()} - {None}
+    if name in _ENTRIES or entry.notation in notations:
+        raise ValueError(f"Model {name!r} (notation {entry.notation!r}) is already registered.")
+    _ENTRIES[name] = entry
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Returns the sorted names of all registered variants that match a glob, e.g. "vit_*16"."""
+    names = [name for name, entry in _ENTRIES.items() if not entry.is_family]
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def list_families() -> list[str]:
+    """Returns the sorted names of the families that take a free configuration, e.g. "vit"."""
+    return sorted(name for name, entry in _ENTRIES.items() if entry.is_family)
+
+
+def create_model(name: str, **overrides) -> keras.Model:
+    """Builds a model with freshly initialised weights.
+
+    Args:
+        name: A registered variant ("vit_b16"), a paper's notation ("ViT-B/16"; its case matters
+            only where two variants differ by nothing else, as ViT-g/14 and ViT-G/14 do), or a
+            family ("vit"), whose configuration is then given in full.
+        **overrides: Keyword arguments of the family's constructor, e.g. `num_classes`,
+            `image_size`; and `name`, `dtype` and `trainable` as every Keras model has them.
+
+    Returns:
+        The model; `model.variant` is the registered name, or None for a free configuration.
+
+    Raises:
+        ValueError: The name is unknown; the closest names are given.
+        TypeError: A keyword is unknown or missing; the valid ones are given.
+    """
+    name = _resolve(name)
+    entry = _ENTRIES[name]
+    config = {**entry.config, **overrides}
+    _check_keywords(name, entry.model_class, config)
+    return entry.model_class(**config, variant=None if entry.is_family else name)
+
+
+def count_parameters(name: str, **overrides) -> int:
+    """Returns the number of trainable parameters of `create_model(name, **overrides)`.
+
+    No weight is allocated, so this also works for models that do not fit this machine's memory.
+    """
+    sizes = []
+
+    def build_without_values():
+        with keras.StatelessScope(initialize_variables=False):
+            model = create_model(name, **overrides)
+        sizes.extend(int(np.prod(weight.shape)) for weight in model.trainable_variables)
+
+    # Keras remembers uninitialised variables for the thread and would allocate them later, at the
+    # end of any other stateless scope; a thread of its own takes them away with it.
+    _run_in_thread(build_without_values)
+    return sum(sizes)
+
+
+def _run_in_thread(function):
+    errors = []
+
+    def run():
+        try:
+            function()
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _resolve(name):
+    """Returns the registered name for a name or a paper's notation."""
+    if name in _ENTRIES:
+        return name
+    by_notation = {entry.notation: key for key, entry in _ENTRIES.items() if entry.notation}
+    if name in by_notation:
+        return by_notation[name]
+    folded = [known for known in by_notation if known.lower() == str(name).lower()]
+    if len(folded) > 1:
+        folded = [known for known in folded if _size_letter(known) == _size_letter(name)]
+    if len(folded) == 1:
+        return by_notation[folded[0]]
+    if str(name).lower() in _ENTRIES:
+        return str(name).lower()
+    raise ValueError(_unknown_name(name, [*_ENTRIES, *by_notation]))
+
+
+def _size_letter(notation):
+    """The part in which a paper's case carries meaning: "g/14" of "ViT-g/14"."""
+    return notation.split("-", 1)[-1]
+
+
+def _unknown_name(name, known):
+    lowered = {key.lower(): key for key in known}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=4, cutoff=0.5)
+    hint = f" Did you mean {', '.join(repr(lowered[key]) for key in close)}?" if close else ""
+    return f"Unknown model {name!r}.{hint} vit_tf.list_models() lists all names."
+
+
+def _check_keywords(name, model_class, config):
+    parameters = {
+        key: parameter
+        for key, parameter in inspect.signature(model_class).parameters.items()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and key not in _RESERVED_KEYWORDS
+    }
+    valid = [*parameters, *(key for key in _COMMON_KEYWORDS if key not in parameters)]
+    for key in config:
+        if key not in valid:
+            close = difflib.get_close_matches(key, valid, n=2)
+            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise TypeError(
+                f"Model {name!r} has no parameter {key!r}.{hint} Valid: {', '.join(valid)}."
+            )
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and key not in config
+    ]
+    if missing:
+        raise TypeError(f"Model {name!r} also needs {', '.join(missing)}.")

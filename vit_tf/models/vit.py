@@ -1,0 +1,511 @@
+"""Vision Transformer (Dosovitskiy et al. 2020; Zhai et al. 2021, "Scaling Vision Transformers").
+
+The sizes and their defaults follow google-research/vision_transformer (class token or mean) and
+google-research/big_vision (attention pooling).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from vit_tf.layers import (
+    NOWHERE,
+    ClassToken,
+    EncoderBlock,
+    Intermediates,
+    LearnedPositionEmbedding,
+    MAPHead,
+    PatchEmbedding,
+    RegisterTokens,
+    SinCos2DPositionEmbedding,
+    linear_rates,
+)
+from vit_tf.models.preprocessing import Preprocessing
+from vit_tf.models.registry import register, register_family
+
+# Letter of the size -> width, depth, MLP width, heads.
+_SIZES = {
+    "mu": (32, 1, 128, 2),
+    "xs": (256, 6, 1024, 8),  # lower-case s in Scaling ViT, table 2
+    "ti": (192, 12, 768, 3),
+    "s": (384, 12, 1536, 6),
+    "m": (512, 12, 2048, 8),
+    "b": (768, 12, 3072, 12),
+    "l": (1024, 24, 4096, 16),
+    "so400m": (1152, 27, 4304, 16),
+    "h": (1280, 32, 5120, 16),
+    "g": (1408, 40, 6144, 16),
+    "gigantic": (1664, 48, 8192, 16),  # upper-case G in Scaling ViT
+    "e": (1792, 56, 15360, 16),
+}
+
+# Registered name -> size, patch, the paper's notation, what differs from the class's defaults.
+# A `_gap` or `_map` in the name tells the pooling where the size also exists with a class token.
+_VARIANTS = {
+    "vit_ti16": ("ti", 16, "ViT-Ti/16", {}),
+    "vit_s32": ("s", 32, "ViT-S/32", {}),
+    "vit_s16": ("s", 16, "ViT-S/16", {}),
+    "vit_b32": ("b", 32, "ViT-B/32", {}),
+    "vit_b16": ("b", 16, "ViT-B/16", {}),
+    "vit_b8": ("b", 8, "ViT-B/8", {}),
+    "vit_l32": ("l", 32, "ViT-L/32", {}),
+    "vit_l16": ("l", 16, "ViT-L/16", {"dropout": 0.1}),
+    "vit_h14": ("h", 14, "ViT-H/14", {"dropout": 0.1}),
+    "vit_s32_gap": ("s", 32, "ViT-S/32-gap", {"pool": "gap"}),
+    "vit_s16_gap": ("s", 16, "ViT-S/16-gap", {"pool": "gap"}),
+    "vit_b32_gap": ("b", 32, "ViT-B/32-gap", {"pool": "gap"}),
+    "vit_b16_gap": ("b", 16, "ViT-B/16-gap", {"pool": "gap"}),
+    "vit_ti16_map": ("ti", 16, "ViT-Ti/16-map", {"pool": "map"}),
+    "vit_s32_map": ("s", 32, "ViT-S/32-map", {"pool": "map"}),
+    "vit_s16_map": ("s", 16, "ViT-S/16-map", {"pool": "map"}),
+    "vit_b32_map": ("b", 32, "ViT-B/32-map", {"pool": "map"}),
+    "vit_b28_map": ("b", 28, "ViT-B/28-map", {"pool": "map"}),
+    "vit_b16_map": ("b", 16, "ViT-B/16-map", {"pool": "map"}),
+    "vit_b14_map": ("b", 14, "ViT-B/14-map", {"pool": "map"}),
+    "vit_l16_map": ("l", 16, "ViT-L/16-map", {"pool": "map"}),
+    "vit_l14_map": ("l", 14, "ViT-L/14-map", {"pool": "map"}),
+    "vit_h14_map": ("h", 14, "ViT-H/14-map", {"pool": "map"}),
+    "vit_mu16": ("mu", 16, "ViT-mu/16", {"pool": "map"}),
+    "vit_xs28": ("xs", 28, "ViT-s/28", {"pool": "map"}),
+    "vit_xs16": ("xs", 16, "ViT-s/16", {"pool": "map"}),
+    "vit_m16": ("m", 16, "ViT-M/16", {"pool": "map"}),
+    "vit_so400m14": ("so400m", 14, "ViT-So400m/14", {"pool": "map"}),
+    "vit_g14": ("g", 14, "ViT-g/14", {"pool": "map"}),
+    "vit_gigantic14": ("gigantic", 14, "ViT-G/14", {"pool": "map"}),
+    "vit_e14": ("e", 14, "ViT-e/14", {"pool": "map"}),
+}
+
+_POOLS = ("token", "gap", "map", "none")
+_POSITION_EMBEDDINGS = ("learned", "sincos2d", "none")
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class ViT(keras.Model):
+    """Vision Transformer; [batch, height, width, channels] images to [batch, num_classes] logits.
+
+    Patch embedding, class token, position embedding, pre-norm blocks, final LayerNorm, pooling, an
+    optional representation layer and a linear head that starts at zero. The head computes in
+    float32 whatever the policy, so logits are float32 under mixed precision.
+
+    Args:
+        patch_size: Side of a patch in pixels, or (height, width).
+        width: Size of a token.
+        depth: Number of encoder blocks.
+        num_heads: Attention heads of a block; must divide `width`.
+        mlp_dim: Hidden size of a block's MLP.
+        image_size: Side of the input in pixels, or (height, width); the patch must divide it.
+        num_classes: Size of the output; 0 leaves out the head and returns what would enter it.
+        pool: "token" (a class token is added and read), "gap" (mean over patches), "map"
+            (attention pooling, see `layers.MAPHead`) or "none" (logits for every patch token).
+        representation_size: Size of a dense layer with tanh before the head; None for none.
+        position_embedding: "learned", "sincos2d" (fixed, not a weight) or "none".
+        position_includes_class_token: True adds positions after the class token is prepended, so
+            that a learned table has a row for it (vision_transformer); False adds them before, to
+            patches only (big_vision). Without a class token both are the same.
+        position_stddev: Standard deviation of an initial learned table; 0.02 in
+            vision_transformer, 1 / sqrt(width) in big_vision.
+        dropout: Rate after the position embedding, after attention and inside MLPs.
+        attention_dropout: Rate on attention weights.
+        stochastic_depth: Rate of the last block; it grows linearly from 0 at the first.
+        layer_scale_init: Initial LayerScale; None for no LayerScale.
+        num_registers: Number of register tokens behind the class token; pooling leaves them out.
+        norm_epsilon: Epsilon of every LayerNorm.
+        activation: "gelu_tanh" (as in the reference implementations), "gelu" (erf), ...
+        head_bias_init: Initial bias of the head, e.g. -6.9 for sigmoid losses on 1000 classes.
+        channels: Number of image channels.
+        preprocessing: Facts about the input; images in [-1, 1] by default. Its `image_size` is
+            always the model's.
+        variant: Registered name; `create_model` sets it.
+        name: Name of the Keras model. It begins the paths of all weights, so it is the same for
+            every variant unless given.
+        **kwargs: `dtype` and `trainable` of `keras.Model`.
+
+    Attributes:
+        preprocessing: The `Preprocessing` of this model.
+        num_classes: Size of the output.
+        variant: Registered name or None.
+        intermediate_names: Names that `extract_features` can return.
+
+    Raises:
+        ValueError: A value is not among those named above, the patch does not divide the image,
+            or `num_heads` does not divide `width`.
+    """
+
+    def __init__(
+        self,
+        patch_size: int | tuple[int, int],
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_dim: int,
+        image_size: int | tuple[int, int] = 224,
+        num_classes: int = 1000,
+        pool: str = "token",
+        representation_size: int | None = None,
+        position_embedding: str = "learned",
+        position_includes_class_token: bool = True,
+        position_stddev: float = 0.02,
+        dropout: float = 0.0,
+        attention_dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+        layer_scale_init: float | None = None,
+        num_registers: int = 0,
+        norm_epsilon: float = 1e-6,
+        activation: str = "gelu_tanh",
+        head_bias_init: float = 0.0,
+        channels: int = 3,
+        preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+        variant: str | None = None,
+        name: str = "vit",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        self.patch_size = _pair(patch_size)
+        self.width = width
+        self.depth = depth
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.image_size = _pair(image_size)
+        self.num_classes = num_classes
+        self.pool = pool
+        self.representation_size = representation_size
+        self.position_embedding = position_embedding
+        self.position_includes_class_token = position_includes_class_token
+        self.position_stddev = position_stddev
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        self.stochastic_depth = stochastic_depth
+        self.layer_scale_init = layer_scale_init
+        self.num_registers = num_registers
+        self.norm_epsilon = norm_epsilon
+        self.activation = activation
+        self.head_bias_init = head_bias_init
+        self.channels = channels
+        self.variant = variant
+        self.preprocessing = _with_image_size(preprocessing, self.image_size)
+        self._check_configuration()
+        self._create_layers()
+        self.build((None, *self.image_size, channels))
+
+    def _check_configuration(self):
+        _check_choice("pool", self.pool, _POOLS)
+        _check_choice("position_embedding", self.position_embedding, _POSITION_EMBEDDINGS)
+        _check_patches(self.image_size, self.patch_size)
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide width={self.width}; choose a width "
+                f"that is a multiple of {self.num_heads} or another number of heads."
+            )
+
+    def _create_layers(self):
+        policy = self.dtype_policy
+        has_class_token = self.pool == "token"
+        self.grid_size = tuple(
+            side // patch for side, patch in zip(self.image_size, self.patch_size, strict=True)
+        )
+        self.patch_embedding = PatchEmbedding(
+            self.width, self.patch_size, dtype=policy, name="patch_embedding"
+        )
+        self.class_token = ClassToken(dtype=policy, name="class_token") if has_class_token else None
+        self.positions = self._create_positions(policy)
+        self.registers = None
+        if self.num_registers:
+            self.registers = RegisterTokens(
+                self.num_registers, offset=int(has_class_token), dtype=policy, name="registers"
+            )
+        self.token_dropout = keras.layers.Dropout(self.dropout, dtype=policy, name="dropout")
+        self.blocks = [
+            EncoderBlock(
+                self.num_heads,
+                self.mlp_dim,
+                dropout=self.dropout,
+                attention_dropout=self.attention_dropout,
+                stochastic_depth=rate,
+                layer_scale_init=self.layer_scale_init,
+                norm_epsilon=self.norm_epsilon,
+                activation=self.activation,
+                dtype=policy,
+                name=_block_name(index),
+            )
+            for index, rate in enumerate(linear_rates(self.stochastic_depth, self.depth))
+        ]
+        self.encoder_norm = keras.layers.LayerNormalization(
+            epsilon=self.norm_epsilon, dtype=policy, name="encoder_norm"
+        )
+        self.map_head = None
+        if self.pool == "map":
+            self.map_head = MAPHead(
+                self.num_heads,
+                self.mlp_dim,
+                norm_epsilon=self.norm_epsilon,
+                activation=self.activation,
+                dtype=policy,
+                name="map_head",
+            )
+        self.pre_logits = None
+        if self.representation_size is not None:
+            self.pre_logits = keras.layers.Dense(
+                self.representation_size, activation="tanh", dtype=policy, name="pre_logits"
+            )
+        self.head = self._create_head()
+
+    def _create_positions(self, policy):
+        if self.position_embedding == "learned":
+            return LearnedPositionEmbedding(self.position_stddev, dtype=policy, name="positions")
+        if self.position_embedding == "sincos2d":
+            return SinCos2DPositionEmbedding(self.grid_size, dtype=policy, name="positions")
+        return None
+
+    def _create_head(self):
+        if not self.num_classes:
+            return None
+        return keras.layers.Dense(
+            self.num_classes,
+            kernel_initializer="zeros",
+            bias_initializer=keras.initializers.Constant(self.head_bias_init),
+            dtype=keras.backend.result_type(self.compute_dtype, "float32"),
+            name="head",
+        )
+
+    def build(self, input_shape):
+        """Creates all weights for [batch, height, width, channels]."""
+        self.patch_embedding.build(input_shape)
+        patches = math.prod(self.grid_size)
+        prefix = 0 if self.class_token is None else 1
+        if self.class_token is not None:
+            self.class_token.build((None, patches, self.width))
+        if self.positions is not None:
+            rows = patches + (prefix if self.position_includes_class_token else 0)
+            self.positions.build((None, rows, self.width))
+        if self.registers is not None:
+            self.registers.build((None, patches + prefix, self.width))
+        tokens = (None, prefix + self.num_registers + patches, self.width)
+        for layer in (self.token_dropout, *self.blocks, self.encoder_norm):
+            layer.build(tokens)
+        if self.map_head is not None:
+            self.map_head.build((None, patches, self.width))
+        if self.pre_logits is not None:
+            self.pre_logits.build((None, self.width))
+        if self.head is not None:
+            self.head.build((None, self.representation_size or self.width))
+
+    def call(self, images, training=None, intermediates: Intermediates = NOWHERE):
+        """Classifies images.
+
+        Args:
+            images: Floating-point [batch, height, width, channels].
+            training: Whether dropout and stochastic depth are active.
+            intermediates: Collector of named tensors, see `extract_features`.
+
+        Returns:
+            Logits [batch, num_classes]; [batch, patches, num_classes] for pool "none"; what enters
+            the head where num_classes is 0.
+
+        Raises:
+            ValueError: The images have another shape or an integer dtype.
+        """
+        self._check_images(images)
+        tokens = self._encode(images, training, intermediates)
+        pooled = self._pool(tokens, intermediates)
+        intermediates.record("head_input", pooled)
+        pre_logits = pooled if self.pre_logits is None else self.pre_logits(pooled)
+        intermediates.record("pre_logits", pre_logits)
+        if self.head is None:
+            return pre_logits
+        logits = self.head(pre_logits)
+        intermediates.record("logits", logits)
+        self._record_dense_outputs(tokens, intermediates)
+        return logits
+
+    def _encode(self, images, training, intermediates):
+        """Runs everything up to the last LayerNorm: [batch, tokens, width]."""
+        tokens = self.patch_embedding(images)  # [batch, grid_height, grid_width, width]
+        intermediates.record("stem", tokens)
+        shape = (ops.shape(tokens)[0], math.prod(self.grid_size), self.width)
+        tokens = ops.reshape(tokens, shape)
+        if self.position_includes_class_token:
+            tokens = self._with_positions(self._with_class_token(tokens), intermediates)
+        else:
+            tokens = self._with_class_token(self._with_positions(tokens, intermediates))
+        if self.registers is not None:
+            tokens = self.registers(tokens)
+        tokens = self.token_dropout(tokens, training=training)
+        intermediates.record("tokens", tokens)
+        for index, block in enumerate(self.blocks):
+            scope = intermediates.scope(_block_name(index))
+            tokens = block(tokens, training=training, intermediates=scope)
+        tokens = self.encoder_norm(tokens)
+        intermediates.record("encoded", tokens)
+        return tokens
+
+    def _with_class_token(self, tokens):
+        return tokens if self.class_token is None else self.class_token(tokens)
+
+    def _with_positions(self, tokens, intermediates):
+        if self.positions is not None:
+            tokens = self.positions(tokens)
+        intermediates.record("with_posemb", tokens)
+        return tokens
+
+    def _pool(self, tokens, intermediates):
+        if self.pool == "token":
+            return tokens[:, 0]
+        patches = self._patches(tokens)
+        if self.pool == "gap":
+            return ops.mean(patches, axis=1)
+        if self.pool == "map":
+            return self.map_head(patches, intermediates=intermediates.scope("map_head"))
+        return patches
+
+    def _patches(self, tokens):
+        """Leaves out class token and registers: [batch, patches, width]."""
+        prefix = tokens.shape[1] - math.prod(self.grid_size)
+        return tokens[:, prefix:] if prefix else tokens
+
+    def _record_dense_outputs(self, tokens, intermediates):
+        """Head and representation layer on every patch, as big_vision offers them."""
+        if not (intermediates.wants("pre_logits_2d") or intermediates.wants("logits_2d")):
+            return
+        patches = self._patches(tokens)
+        grid = ops.reshape(patches, (ops.shape(patches)[0], *self.grid_size, self.width))
+        pre_logits = grid if self.pre_logits is None else self.pre_logits(grid)
+        intermediates.record("pre_logits_2d", pre_logits)
+        intermediates.record("logits_2d", self.head(pre_logits))
+
+    def _check_images(self, images):
+        expected = (*self.image_size, self.channels)
+        given = tuple(images.shape)
+        if len(given) != 4 or given[1:] != expected:
+            raise ValueError(
+                f"Images of shape [batch, {', '.join(map(str, expected))}] are expected (height, "
+                f"width, channels), got shape {list(given)}. Resize the images, or create the "
+                "model with another image_size or channels."
+            )
+        dtype = keras.backend.standardize_dtype(images.dtype)
+        if "float" not in dtype:
+            raise ValueError(
+                f"Floating-point images are expected, got {dtype}. Apply the model's own "
+                f"preprocessing first: {self.preprocessing.ops!r}."
+            )
+
+    @property
+    def intermediate_names(self) -> list[str]:
+        """Names of the tensors that `extract_features` can return, in the order of computation."""
+        names = ["stem", "with_posemb", "tokens"]
+        parts = ("attn_weights", "attn", "after_attn", "mlp", "out")
+        names += [f"{_block_name(i)}/{part}" for i in range(self.depth) for part in parts]
+        names.append("encoded")
+        if self.map_head is not None:
+            names += ["map_head/attn_weights", "map_head/attn"]
+        names += ["head_input", "pre_logits"]
+        if self.head is not None:
+            names += ["logits", "pre_logits_2d", "logits_2d"]
+        return names
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replaces the head by a fresh one of zeros for `num_classes` classes; 0 removes it.
+
+        Functions that were traced before, and optimizers built before, still know the old head.
+        """
+        self.num_classes = num_classes
+        if self.head is not None:
+            self._layers.remove(self.head)
+        # Keras locks a model's layers once it is built; this is its own way to change them.
+        self._tracker.unlock()
+        self.head = self._create_head()
+        if self.head is not None:
+            with keras.name_scope(self.name):  # so that the weights' paths stay those of before
+                self.head.build((None, self.representation_size or self.width))
+        self._tracker.lock()
+
+    def compute_output_shape(self, input_shape):
+        """Returns the shape of the logits, or of what would enter the head."""
+        features = self.num_classes or self.representation_size or self.width
+        if self.pool == "none":
+            return (input_shape[0], math.prod(self.grid_size), features)
+        return (input_shape[0], features)
+
+    def get_config(self):
+        """Returns the constructor's arguments."""
+        config = {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "patch_size": self.patch_size,
+            "width": self.width,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "image_size": self.image_size,
+            "num_classes": self.num_classes,
+            "pool": self.pool,
+            "representation_size": self.representation_size,
+            "position_embedding": self.position_embedding,
+            "position_includes_class_token": self.position_includes_class_token,
+            "position_stddev": self.position_stddev,
+            "dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "stochastic_depth": self.stochastic_depth,
+            "layer_scale_init": self.layer_scale_init,
+            "num_registers": self.num_registers,
+            "norm_epsilon": self.norm_epsilon,
+            "activation": self.activation,
+            "head_bias_init": self.head_bias_init,
+            "channels": self.channels,
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "variant": self.variant,
+        }
+        return config
+
+
+def _block_name(index):
+    return f"block{index:02d}"
+
+
+def _pair(size):
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _with_image_size(preprocessing, image_size):
+    if preprocessing is None:
+        return Preprocessing(image_size)
+    if isinstance(preprocessing, Preprocessing):
+        return dataclasses.replace(preprocessing, image_size=image_size)
+    return Preprocessing(**{**preprocessing, "image_size": image_size})
+
+
+def _check_choice(parameter, given, choices):
+    if given not in choices:
+        raise ValueError(f"{parameter}={given!r} is not one of {', '.join(map(repr, choices))}.")
+
+
+def _check_patches(image_size, patch_size):
+    if all(side % patch == 0 for side, patch in zip(image_size, patch_size, strict=True)):
+        return
+    pairs = list(zip(image_size, patch_size, strict=True))
+    smaller = tuple(max(side // patch, 1) * patch for side, patch in pairs)
+    larger = tuple(-(-side // patch) * patch for side, patch in pairs)
+    raise ValueError(
+        f"patch_size={patch_size} does not divide image_size={image_size}; the nearest image sizes "
+        f"that work are {smaller} and {larger}."
+    )
+
+
+register_family("vit", ViT)
+for _name, (_size, _patch, _notation, _changes) in _VARIANTS.items():
+    _width, _depth, _mlp_dim, _heads = _SIZES[_size]
+    _config = {
+        "patch_size": _patch,
+        "width": _width,
+        "depth": _depth,
+        "num_heads": _heads,
+        "mlp_dim": _mlp_dim,
+        **_changes,
+    }
+    if _config.get("pool") == "map":  # big_vision's initialisation
+        _config["position_stddev"] = 1 / math.sqrt(_width)
+    register(_name, ViT, _config, _notation)
