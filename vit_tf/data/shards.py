@@ -1,0 +1,425 @@
+"""Writes labelled images as sharded TFRecords in the on-disk layout of TensorFlow Datasets."""
+
+import collections
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from vit_tf.data.disk import (
+    check_space,
+    clear_disk_errors,
+    file_sha256,
+    read_json,
+    sync,
+    write_checksums,
+    write_whole,
+)
+from vit_tf.data.image_files import ImageCollection, ImageRecord, image_problem, list_some
+from vit_tf.data.shard_plan import Shard, ShardPlan, plan_shards
+
+_PLAN_FILE = "shard_plan.json"
+_SKIPPED_FILE = "skipped.txt"
+_TFDS_INFO_FILE = "dataset_info.json"
+_PROGRESS_FOLDER = "progress"
+_CHUNK = 32  # images a worker takes at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardResult:
+    """What became of one shard.
+
+    Attributes:
+      num_examples: Images written.
+      num_bytes: Sum of the serialised examples' sizes, as TFDS counts it.
+      file_bytes: Size of the file.
+      sha256: The file's digest, in hex.
+      bad_images: (file name, why) of every image left out.
+    """
+
+    num_examples: int
+    num_bytes: int
+    file_bytes: int
+    sha256: str
+    bad_images: list[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetSummary:
+    """A dataset as it lies on disk.
+
+    Attributes:
+      directory: `<out_dir>/<name>/<version>`.
+      split_sizes: Examples by split.
+      shard_counts: Shards by split.
+      num_classes: Number of class names.
+      num_bytes: Size of all shards.
+      num_skipped: Images left out because they could not be read.
+      already_complete: Whether an earlier run had written it and nothing was done.
+    """
+
+    directory: Path
+    split_sizes: dict[str, int]
+    shard_counts: dict[str, int]
+    num_classes: int
+    num_bytes: int
+    num_skipped: int
+    already_complete: bool = False
+
+
+def write_dataset(
+    collection: ImageCollection,
+    out_dir: str | Path,
+    name: str,
+    *,
+    version: str = "1.0.0",
+    num_shards: int | Mapping[str, int] | None = None,
+    shard_bytes: int = 128 * 2**20,
+    num_workers: int | None = None,
+    skip_bad_images: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    say: Callable[[str], None] = logging.info,
+) -> DatasetSummary:
+    """Writes `<out_dir>/<name>/<version>`, which `tfds.builder_from_directory` reads.
+
+    Every example holds `image` (the file's own bytes), `label` and `image/filename`. The same
+    input gives the same bytes in every file, whatever the number of workers. Everything is
+    written in `<version>.incomplete` first and appears under its name by one rename; a run that
+    was killed goes on after the last whole shard.
+
+    Args:
+      collection: The images.
+      out_dir: Folder for datasets, on a local disk; made if it is not there.
+      name: The dataset's name.
+      version: The dataset's version.
+      num_shards: Shards of every split, or by split; by size if None.
+      shard_bytes: The largest shard aimed at where `num_shards` does not say.
+      num_workers: Threads that read and check images; one a core if None.
+      skip_bad_images: Leave out images that cannot be read, list them in `skipped.txt` and count
+        them, instead of failing.
+      overwrite: Replace a dataset of other content under the same name and version.
+      progress: Show a progress bar on stderr.
+      say: Is told, in words, what is kept, dropped or skipped.
+
+    Returns:
+      A summary of what lies on disk.
+
+    Raises:
+      ValueError: bad names or counts (see `plan_shards`), or images that cannot be read.
+      FileExistsError: another dataset is there and `overwrite` is False, or another process is
+        writing it.
+      OSError: the disk is full or cannot be written.
+    """
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    plan = plan_shards(collection, name, version, num_shards, shard_bytes)
+    final = Path(out_dir).expanduser().absolute() / name / version
+    with _locked(final.parent):
+        if final.exists() and not overwrite:
+            return _existing(final, plan, collection)
+        work = final.with_name(f"{version}.incomplete")
+        _start(work, plan, say)
+        results = _write_shards(work, plan, num_workers or os.cpu_count() or 1, progress, say)
+        _settle_bad_images(results, plan, skip_bad_images, work, say)
+        with clear_disk_errors(work):
+            _write_metadata(work, plan, results, collection, version)
+        _publish(work, final)
+    return _summary(final, plan, results, len(collection.class_names))
+
+
+def encode_example(record: ImageRecord, image: bytes) -> bytes:
+    """Serialises one example as `features()` describes it.
+
+    This is what TFDS' own serialiser gives, but with the map's keys in a fixed order, which TFDS
+    leaves to chance: the same input must give the same bytes.
+
+    Args:
+      record: The image's label and name.
+      image: Its encoded bytes.
+    """
+    feature = {
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[record.label])),
+        "image/filename": tf.train.Feature(
+            bytes_list=tf.train.BytesList(value=[record.filename.encode()])
+        ),
+    }
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    return example.SerializeToString(deterministic=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps a second writer out; the lock goes with the process, however that ends."""
+    with clear_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"another process is writing in {folder}; wait for it to finish"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _existing(final: Path, plan: ShardPlan, collection: ImageCollection) -> DatasetSummary:
+    """Returns the summary of the dataset that is there, if it is the one asked for."""
+    stored = read_json(final / _PLAN_FILE)
+    if stored is None or stored["fingerprint"] != plan.fingerprint:
+        raise FileExistsError(
+            f"{final} already holds a dataset made from other images or options; "
+            "give --overwrite to replace it, or another --name or --version"
+        )
+    results = [
+        ShardResult(**stored["shards"][shard.filename], sha256="", bad_images=[])
+        for shard in plan.shards
+    ]
+    for shard, result in zip(plan.shards, results, strict=True):
+        path = final / shard.filename
+        if not path.exists() or path.stat().st_size != result.file_bytes:
+            raise FileExistsError(
+                f"{path} is missing or cut short; give --overwrite to write the dataset again"
+            )
+    shutil.rmtree(final / _PROGRESS_FOLDER, ignore_errors=True)
+    summary = _summary(final, plan, results, len(collection.class_names))
+    return dataclasses.replace(
+        summary,
+        already_complete=True,
+        num_skipped=plan.num_images - sum(summary.split_sizes.values()),
+    )
+
+
+def _start(work: Path, plan: ShardPlan, say: Callable[[str], None]) -> None:
+    """Makes `work` ready: what another plan left there goes, what this plan left stays."""
+    with clear_disk_errors(work, needed=plan.num_bytes):
+        stored = read_json(work / _PLAN_FILE)
+        if work.exists() and (stored is None or stored["fingerprint"] != plan.fingerprint):
+            say(f"{work}: the images or options changed since it was begun; starting over")
+            _remove(work)
+        (work / _TFDS_INFO_FILE).unlink(missing_ok=True)
+        (work / _PROGRESS_FOLDER).mkdir(parents=True, exist_ok=True)
+        write_whole(work / _PLAN_FILE, json.dumps({"fingerprint": plan.fingerprint}))
+
+
+def _write_shards(
+    work: Path, plan: ShardPlan, num_workers: int, progress: bool, say: Callable[[str], None]
+) -> list[ShardResult]:
+    """Writes what is not there yet and returns every shard's result, in the plan's order."""
+    finished = {shard: _finished_result(work, shard) for shard in plan.shards}
+    todo = [shard for shard in plan.shards if finished[shard] is None]
+    if len(todo) < len(plan.shards):
+        say(f"{work}: keeping {len(plan.shards) - len(todo)} of {len(plan.shards)} shards")
+    needed = sum(shard.num_bytes for shard in todo)
+    check_space(work, needed)
+    bar = tqdm(
+        total=plan.num_images,
+        initial=plan.num_images - sum(len(shard.records) for shard in todo),
+        unit=" images",
+        disable=not progress,
+    )
+    with bar, ThreadPoolExecutor(num_workers) as pool:
+        for shard in todo:
+            with clear_disk_errors(work / shard.filename, needed):
+                finished[shard] = _write_shard(work, shard, pool, num_workers, bar)
+            needed -= shard.num_bytes
+    return [finished[shard] for shard in plan.shards]
+
+
+def _write_shard(
+    work: Path, shard: Shard, pool: ThreadPoolExecutor, num_workers: int, bar: tqdm
+) -> ShardResult:
+    """Writes one shard under a temporary name and renames it when it is whole and on disk."""
+    temporary = work / f"{shard.filename}.tmp"
+    num_examples = num_bytes = 0
+    bad_images: list[tuple[str, str]] = []
+    chunks = [shard.records[i : i + _CHUNK] for i in range(0, len(shard.records), _CHUNK)]
+    try:
+        with tf.io.TFRecordWriter(os.fspath(temporary)) as writer:
+            for encoded in _ordered_map(pool, _check_and_encode, chunks, window=4 * num_workers):
+                for filename, example, problem in encoded:
+                    if problem is not None:
+                        bad_images.append((filename, problem))
+                        continue
+                    writer.write(example)
+                    num_examples += 1
+                    num_bytes += len(example)
+                bar.update(len(encoded))
+        result = ShardResult(
+            num_examples, num_bytes, temporary.stat().st_size, file_sha256(temporary), bad_images
+        )
+        sync(temporary)
+        write_whole(_result_file(work, shard), json.dumps(dataclasses.asdict(result)))
+        temporary.rename(work / shard.filename)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return result
+
+
+def _check_and_encode(
+    records: Iterable[ImageRecord],
+) -> list[tuple[str, bytes | None, str | None]]:
+    """Returns (file name, example, None) of readable images, (file name, None, why) of others."""
+    encoded = []
+    for record in records:
+        try:
+            image = record.read()
+        except OSError as error:
+            encoded.append((record.filename, None, f"cannot be read ({error.strerror})"))
+            continue
+        problem = image_problem(image)
+        example = encode_example(record, image) if problem is None else None
+        encoded.append((record.filename, example, problem))
+    return encoded
+
+
+def _ordered_map(
+    pool: ThreadPoolExecutor, function: Callable, items: Iterable, window: int
+) -> Iterator:
+    """Like `pool.map`, but holds no more than `window` results that nobody has taken yet."""
+    pending: collections.deque[Future] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= window:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _finished_result(work: Path, shard: Shard) -> ShardResult | None:
+    """Returns what an earlier run wrote down about a shard that it finished."""
+    stored = read_json(_result_file(work, shard))
+    path = work / shard.filename
+    if stored is None or not path.exists() or path.stat().st_size != stored["file_bytes"]:
+        return None
+    bad_images = [(filename, problem) for filename, problem in stored.pop("bad_images")]
+    return ShardResult(**stored, bad_images=bad_images)
+
+
+def _settle_bad_images(
+    results: list[ShardResult],
+    plan: ShardPlan,
+    skip: bool,
+    work: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Fails if there are bad images, or lists them in `skipped.txt`."""
+    bad_images = sorted(bad for result in results for bad in result.bad_images)
+    lines = [f"{filename}: {problem}" for filename, problem in bad_images]
+    noun = "image" if len(lines) == 1 else "images"
+    if lines and not skip:
+        raise ValueError(
+            f"{len(lines)} {noun} of {plan.num_images} cannot be used; mend or delete them, or "
+            f"give --skip_bad_images to leave them out:\n{list_some(lines)}"
+        )
+    for shard, result in zip(plan.shards, results, strict=True):
+        if not result.num_examples:
+            raise ValueError(
+                f"{shard.filename} would be empty: all {len(shard.records)} of its images are bad"
+            )
+    (work / _SKIPPED_FILE).unlink(missing_ok=True)
+    if lines:
+        write_whole(work / _SKIPPED_FILE, "\n".join(lines) + "\n")
+        say(f"skipped {len(lines)} bad {noun}, listed in {_SKIPPED_FILE}:\n{list_some(lines)}")
+
+
+def _write_metadata(
+    work: Path,
+    plan: ShardPlan,
+    results: list[ShardResult],
+    collection: ImageCollection,
+    version: str,
+) -> None:
+    """Writes the plan, the checksums and TFDS' `features.json` and `dataset_info.json`."""
+    import tensorflow_datasets as tfds  # takes seconds to import
+
+    by_name = {shard.filename: result for shard, result in zip(plan.shards, results, strict=True)}
+    sizes = ("num_examples", "num_bytes", "file_bytes")
+    stored = {name: {key: getattr(r, key) for key in sizes} for name, r in by_name.items()}
+    text = json.dumps({"fingerprint": plan.fingerprint, "shards": stored}, indent=1)
+    write_whole(work / _PLAN_FILE, text)
+    write_checksums(work, {name: result.sha256 for name, result in by_name.items()})
+    by_split: dict[str, list[ShardResult]] = collections.defaultdict(list)
+    for shard, result in zip(plan.shards, results, strict=True):
+        by_split[shard.split].append(result)
+    tfds.folder_dataset.write_metadata(
+        data_dir=work,
+        version=version,
+        features={
+            "image": tfds.features.Image(doc="The image file's own bytes, JPEG or PNG."),
+            "label": tfds.features.ClassLabel(names=list(collection.class_names)),
+            "image/filename": tfds.features.Text(doc="Path relative to the source's root."),
+        },
+        split_infos=[
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[result.num_examples for result in shard_results],
+                num_bytes=sum(result.num_bytes for result in shard_results),
+            )
+            for split, shard_results in by_split.items()
+        ],
+        supervised_keys=("image", "label"),
+        description="Labelled images, written by vit_tf's tools/make_tfrecords.py.",
+        check_data=False,
+    )
+
+
+def _publish(work: Path, final: Path) -> None:
+    """Gives the whole dataset its name; a dataset that is there already makes room."""
+    replaced = final.with_name(f"{final.name}.replaced")
+    with clear_disk_errors(final):
+        for path in work.iterdir():
+            sync(path)
+        sync(work)
+        if final.exists():
+            _remove(replaced)
+            final.rename(replaced)
+        work.rename(final)
+        sync(final.parent)
+        _remove(replaced)
+        shutil.rmtree(final / _PROGRESS_FOLDER)
+
+
+def _summary(
+    final: Path, plan: ShardPlan, results: list[ShardResult], num_classes: int
+) -> DatasetSummary:
+    split_sizes: collections.Counter[str] = collections.Counter()
+    for shard, result in zip(plan.shards, results, strict=True):
+        split_sizes[shard.split] += result.num_examples
+    return DatasetSummary(
+        directory=final,
+        split_sizes=dict(split_sizes),
+        shard_counts=dict(collections.Counter(shard.split for shard in plan.shards)),
+        num_classes=num_classes,
+        num_bytes=sum(result.file_bytes for result in results),
+        num_skipped=sum(len(result.bad_images) for result in results),
+    )
+
+
+def _remove(folder: Path) -> None:
+    """Removes a dataset; first what makes readers take it for whole, should this be cut short."""
+    if folder.exists():
+        (folder / _TFDS_INFO_FILE).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+def _result_file(work: Path, shard: Shard) -> Path:
+    return work / _PROGRESS_FOLDER / f"{shard.filename}.json"

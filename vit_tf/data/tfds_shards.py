@@ -1,0 +1,72 @@
+"""Downloads and prepares a dataset of TensorFlow Datasets' own catalogue, with checksums."""
+
+import difflib
+from pathlib import Path
+
+from vit_tf.data.disk import CHECKSUM_FILE, clear_disk_errors, file_sha256, write_checksums
+from vit_tf.data.shards import DatasetSummary
+
+
+def prepare_tfds(
+    name: str, out_dir: str | Path, *, num_shards: int | None = None, overwrite: bool = False
+) -> DatasetSummary:
+    """Prepares `tfds.builder(name)` under `out_dir` as TFRecord shards.
+
+    TFDS itself makes the files appear only when they are whole.
+
+    Args:
+      name: A TFDS name, `cifar10`, `imagenet_v2/matched-frequency:3.0.0`.
+      out_dir: Folder for datasets.
+      num_shards: Shards of every split; TFDS chooses if None.
+      overwrite: Prepare it again if it is there.
+
+    Returns:
+      A summary of what lies on disk.
+
+    Raises:
+      ValueError: TFDS has no dataset of that name.
+      OSError: the download failed, or the disk is full or cannot be written.
+    """
+    import tensorflow_datasets as tfds  # takes seconds to import
+
+    try:
+        builder = tfds.builder(name, data_dir=out_dir, file_format="tfrecord")
+    except tfds.core.DatasetNotFoundError as error:
+        base = name.split("/")[0].split(":")[0]
+        close = difflib.get_close_matches(base, tfds.list_builders(), n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see tfds.list_builders()"
+        raise ValueError(f"tfds:{name}: TFDS has no dataset {base!r}; {hint}") from error
+    directory = Path(builder.data_dir)
+    there = directory.exists() and not overwrite
+    mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
+    if overwrite:
+        mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
+    config = tfds.download.DownloadConfig(num_shards=num_shards, download_mode=mode)
+    _prepare(builder, name, config)
+    shards = [path for info in builder.info.splits.values() for path in map(Path, info.filepaths)]
+    if not there or not (directory / CHECKSUM_FILE).exists():
+        with clear_disk_errors(directory / CHECKSUM_FILE):
+            write_checksums(directory, {path.name: file_sha256(path) for path in shards})
+    label = builder.info.features.get("label")
+    return DatasetSummary(
+        directory=directory,
+        split_sizes={split: info.num_examples for split, info in builder.info.splits.items()},
+        shard_counts={split: info.num_shards for split, info in builder.info.splits.items()},
+        num_classes=getattr(label, "num_classes", None) or 0,
+        num_bytes=sum(path.stat().st_size for path in shards),
+        num_skipped=0,
+        already_complete=there,
+    )
+
+
+def _prepare(builder, name: str, config) -> None:
+    """Runs TFDS' own preparation and says what to do where its download fails."""
+    import requests
+
+    try:
+        builder.download_and_prepare(download_config=config)
+    except requests.exceptions.RequestException as error:
+        raise OSError(
+            f"tfds:{name}: the download failed ({error}); check the network and run the same "
+            "command again"
+        ) from error
