@@ -19,10 +19,12 @@ class Intermediates:
         self._prefix = ""
         self.tensors = {}
 
+    def __repr__(self):
+        return f"Intermediates({sorted(self._wanted)})"
+
     def scope(self, name: str) -> "Intermediates":
         """Returns a view on the same collection that puts `name/` before every name."""
-        view = Intermediates(())
-        view._wanted = self._wanted
+        view = Intermediates(self._wanted)
         view._prefix = f"{self._prefix}{name}/"
         view.tensors = self.tensors
         return view

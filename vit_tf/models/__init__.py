@@ -13,6 +13,7 @@ from vit_tf.models.registry import (
     register,
     register_family,
 )
+from vit_tf.models.unallocated import without_allocation
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -26,4 +27,5 @@ __all__ = [
     "list_models",
     "register",
     "register_family",
+    "without_allocation",
 ]

@@ -16,6 +16,7 @@ class Preprocessing:
         std: Standard deviation per channel that is divided by after that.
         crop_ratio: Share of the resized image's side that the evaluation's central crop keeps.
         interpolation: How images are resized, e.g. "bilinear" or "bicubic".
+        channels: Number of channels that images are decoded to.
 
     Raises:
         ValueError: Only one of mean and std is given, or crop_ratio is not in (0, 1].
@@ -27,6 +28,7 @@ class Preprocessing:
     std: tuple[float, ...] | None = None
     crop_ratio: float = 1.0
     interpolation: str = "bilinear"
+    channels: int = 3
 
     def __post_init__(self):
         for field in ("image_size", "value_range", "mean", "std"):  # lists come out of JSON
@@ -42,27 +44,29 @@ class Preprocessing:
     @property
     def ops(self) -> str:
         """Preprocessing operations for evaluation, e.g. `decode|resize(224)|value_range(-1,1)`."""
-        return "|".join(["decode", *self._geometry(), self._scaling()])
+        decode = "decode" if self.channels == 3 else f"decode({self.channels})"
+        return "|".join([decode, *self._geometry(), self._scaling()])
 
     def _geometry(self):
+        height, width = self.image_size
         if self.crop_ratio == 1:
             return [self._resize("resize", self.image_size)]
-        larger = tuple(round(side / self.crop_ratio) for side in self.image_size)
-        # Keeping the aspect ratio only makes sense where the crop is square.
-        resize = "resize_small" if self.image_size[0] == self.image_size[1] else "resize"
-        return [self._resize(resize, larger), f"central_crop({_size(self.image_size)})"]
+        larger = (round(height / self.crop_ratio), round(width / self.crop_ratio))
+        if height == width:
+            return [self._resize("resize_small", larger), f"central_crop({height})"]
+        # An image of another shape has no aspect ratio to keep: it is stretched, then cropped.
+        return [self._resize("resize", larger), f"central_crop(({height},{width}))"]
 
     def _resize(self, op, size):
-        method = "" if self.interpolation == "bilinear" else f', method="{self.interpolation}"'
-        return f"{op}({_size(size)}{method})"
+        height, width = size
+        sides = f"{height}" if height == width else f"{height},{width}"
+        # The operations' own defaults, which the data room documents, are left unsaid.
+        default = {"resize": "bilinear", "resize_small": "area"}[op]
+        method = "" if self.interpolation == default else f', method="{self.interpolation}"'
+        return f"{op}({sides}{method})"
 
     def _scaling(self):
         if self.mean is not None:
             return f"standardize({self.mean}, {self.std})"
         low, high = self.value_range
         return f"value_range({low:g},{high:g})"
-
-
-def _size(size):
-    height, width = size
-    return f"{height}" if height == width else f"{height},{width}"

@@ -4,12 +4,13 @@ import dataclasses
 import difflib
 import fnmatch
 import inspect
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
+
+from vit_tf.models.unallocated import without_allocation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +80,9 @@ def create_model(name: str, **overrides) -> keras.Model:
     """Builds a model with freshly initialised weights.
 
     Args:
-        name: A registered variant ("vit_b16"), a paper's notation ("ViT-B/16"; its case matters
-            only where two variants differ by nothing else, as ViT-g/14 and ViT-G/14 do), or a
-            family ("vit"), whose configuration is then given in full.
+        name: A registered variant ("vit_b16"), a paper's notation ("ViT-B/16", in any case unless
+            two variants differ by nothing else, as ViT-g/14 and ViT-G/14 do), or a family ("vit"),
+            whose configuration is then given in full.
         **overrides: Keyword arguments of the family's constructor, e.g. `num_classes`,
             `image_size`; and `name`, `dtype` and `trainable` as every Keras model has them.
 
@@ -104,33 +105,12 @@ def count_parameters(name: str, **overrides) -> int:
 
     No weight is allocated, so this also works for models that do not fit this machine's memory.
     """
-    sizes = []
 
-    def build_without_values():
-        with keras.StatelessScope(initialize_variables=False):
-            model = create_model(name, **overrides)
-        sizes.extend(int(np.prod(weight.shape)) for weight in model.trainable_variables)
+    def count():
+        weights = create_model(name, **overrides).trainable_variables
+        return sum(int(np.prod(weight.shape)) for weight in weights)
 
-    # Keras remembers uninitialised variables for the thread and would allocate them later, at the
-    # end of any other stateless scope; a thread of its own takes them away with it.
-    _run_in_thread(build_without_values)
-    return sum(sizes)
-
-
-def _run_in_thread(function):
-    errors = []
-
-    def run():
-        try:
-            function()
-        except Exception as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
+    return without_allocation(count)
 
 
 def _resolve(name):
@@ -142,17 +122,13 @@ def _resolve(name):
         return by_notation[name]
     folded = [known for known in by_notation if known.lower() == str(name).lower()]
     if len(folded) > 1:
-        folded = [known for known in folded if _size_letter(known) == _size_letter(name)]
-    if len(folded) == 1:
+        alternatives = " and ".join(f"{known!r} ({by_notation[known]})" for known in folded)
+        raise ValueError(f"Model {name!r} is ambiguous: {alternatives} differ only in case.")
+    if folded:
         return by_notation[folded[0]]
     if str(name).lower() in _ENTRIES:
         return str(name).lower()
     raise ValueError(_unknown_name(name, [*_ENTRIES, *by_notation]))
-
-
-def _size_letter(notation):
-    """The part in which a paper's case carries meaning: "g/14" of "ViT-g/14"."""
-    return notation.split("-", 1)[-1]
 
 
 def _unknown_name(name, known):

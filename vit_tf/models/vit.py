@@ -24,6 +24,7 @@ from vit_tf.layers import (
     SinCos2DPositionEmbedding,
     linear_rates,
 )
+from vit_tf.models.arguments import as_pair, check_choice, check_heads, check_images, grid_size
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.models.registry import register, register_family
 
@@ -117,8 +118,8 @@ class ViT(keras.Model):
         activation: "gelu_tanh" (as in the reference implementations), "gelu" (erf), ...
         head_bias_init: Initial bias of the head, e.g. -6.9 for sigmoid losses on 1000 classes.
         channels: Number of image channels.
-        preprocessing: Facts about the input; images in [-1, 1] by default. Its `image_size` is
-            always the model's.
+        preprocessing: Facts about the input; images in [-1, 1] by default. Its `image_size`
+            and `channels` are always the model's.
         variant: Registered name; `create_model` sets it.
         name: Name of the Keras model. It begins the paths of all weights, so it is the same for
             every variant unless given.
@@ -164,12 +165,12 @@ class ViT(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        self.patch_size = _pair(patch_size)
+        self.patch_size = as_pair(patch_size)
         self.width = width
         self.depth = depth
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
-        self.image_size = _pair(image_size)
+        self.image_size = as_pair(image_size)
         self.num_classes = num_classes
         self.pool = pool
         self.representation_size = representation_size
@@ -186,27 +187,17 @@ class ViT(keras.Model):
         self.head_bias_init = head_bias_init
         self.channels = channels
         self.variant = variant
-        self.preprocessing = _with_image_size(preprocessing, self.image_size)
-        self._check_configuration()
+        self.preprocessing = _as_preprocessing(preprocessing, self.image_size, channels)
+        check_choice("pool", pool, _POOLS)
+        check_choice("position_embedding", position_embedding, _POSITION_EMBEDDINGS)
+        check_heads(num_heads, width)
+        self.grid_size = grid_size(self.image_size, self.patch_size)
         self._create_layers()
         self.build((None, *self.image_size, channels))
-
-    def _check_configuration(self):
-        _check_choice("pool", self.pool, _POOLS)
-        _check_choice("position_embedding", self.position_embedding, _POSITION_EMBEDDINGS)
-        _check_patches(self.image_size, self.patch_size)
-        if self.width % self.num_heads:
-            raise ValueError(
-                f"num_heads={self.num_heads} does not divide width={self.width}; choose a width "
-                f"that is a multiple of {self.num_heads} or another number of heads."
-            )
 
     def _create_layers(self):
         policy = self.dtype_policy
         has_class_token = self.pool == "token"
-        self.grid_size = tuple(
-            side // patch for side, patch in zip(self.image_size, self.patch_size, strict=True)
-        )
         self.patch_embedding = PatchEmbedding(
             self.width, self.patch_size, dtype=policy, name="patch_embedding"
         )
@@ -308,7 +299,7 @@ class ViT(keras.Model):
         Raises:
             ValueError: The images have another shape or an integer dtype.
         """
-        self._check_images(images)
+        check_images(images, self.image_size, self.channels, self.preprocessing.ops)
         tokens = self._encode(images, training, intermediates)
         pooled = self._pool(tokens, intermediates)
         intermediates.record("head_input", pooled)
@@ -376,22 +367,6 @@ class ViT(keras.Model):
         intermediates.record("pre_logits_2d", pre_logits)
         intermediates.record("logits_2d", self.head(pre_logits))
 
-    def _check_images(self, images):
-        expected = (*self.image_size, self.channels)
-        given = tuple(images.shape)
-        if len(given) != 4 or given[1:] != expected:
-            raise ValueError(
-                f"Images of shape [batch, {', '.join(map(str, expected))}] are expected (height, "
-                f"width, channels), got shape {list(given)}. Resize the images, or create the "
-                "model with another image_size or channels."
-            )
-        dtype = keras.backend.standardize_dtype(images.dtype)
-        if "float" not in dtype:
-            raise ValueError(
-                f"Floating-point images are expected, got {dtype}. Apply the model's own "
-                f"preprocessing first: {self.preprocessing.ops!r}."
-            )
-
     @property
     def intermediate_names(self) -> list[str]:
         """Names of the tensors that `extract_features` can return, in the order of computation."""
@@ -432,9 +407,6 @@ class ViT(keras.Model):
     def get_config(self):
         """Returns the constructor's arguments."""
         config = {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "patch_size": self.patch_size,
             "width": self.width,
             "depth": self.depth,
@@ -459,40 +431,16 @@ class ViT(keras.Model):
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "variant": self.variant,
         }
-        return config
+        return {**super().get_config(), **config}
 
 
 def _block_name(index):
     return f"block{index:02d}"
 
 
-def _pair(size):
-    return (size, size) if isinstance(size, int) else tuple(size)
-
-
-def _with_image_size(preprocessing, image_size):
-    if preprocessing is None:
-        return Preprocessing(image_size)
-    if isinstance(preprocessing, Preprocessing):
-        return dataclasses.replace(preprocessing, image_size=image_size)
-    return Preprocessing(**{**preprocessing, "image_size": image_size})
-
-
-def _check_choice(parameter, given, choices):
-    if given not in choices:
-        raise ValueError(f"{parameter}={given!r} is not one of {', '.join(map(repr, choices))}.")
-
-
-def _check_patches(image_size, patch_size):
-    if all(side % patch == 0 for side, patch in zip(image_size, patch_size, strict=True)):
-        return
-    pairs = list(zip(image_size, patch_size, strict=True))
-    smaller = tuple(max(side // patch, 1) * patch for side, patch in pairs)
-    larger = tuple(-(-side // patch) * patch for side, patch in pairs)
-    raise ValueError(
-        f"patch_size={patch_size} does not divide image_size={image_size}; the nearest image sizes "
-        f"that work are {smaller} and {larger}."
-    )
+def _as_preprocessing(given, image_size, channels):
+    facts = dataclasses.asdict(given) if isinstance(given, Preprocessing) else dict(given or {})
+    return Preprocessing(**{**facts, "image_size": image_size, "channels": channels})
 
 
 register_family("vit", ViT)

@@ -1,0 +1,71 @@
+"""Checks of constructor arguments and of images that all families share."""
+
+from collections.abc import Sequence
+
+import keras
+
+
+def as_pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns (height, width) for a side or a pair of sides in pixels."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def check_choice(parameter: str, given: object, choices: Sequence[object]) -> None:
+    """Raises a ValueError that lists the choices unless `given` is among them."""
+    if given not in choices:
+        raise ValueError(f"{parameter}={given!r} is not one of {', '.join(map(repr, choices))}.")
+
+
+def check_heads(num_heads: int, width: int) -> None:
+    """Raises a ValueError unless the heads divide the width."""
+    if width % num_heads:
+        raise ValueError(
+            f"num_heads={num_heads} does not divide width={width}; choose a width that is a "
+            f"multiple of {num_heads} or another number of heads."
+        )
+
+
+def grid_size(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
+    """Returns (rows, columns) of patches.
+
+    Raises:
+        ValueError: The patch does not divide the image; the nearest sizes that work are given.
+    """
+    sides = list(zip(image_size, patch_size, strict=True))
+    if any(side % patch for side, patch in sides):
+        smaller = tuple(max(side // patch, 1) * patch for side, patch in sides)
+        larger = tuple(-(-side // patch) * patch for side, patch in sides)
+        nearest = " and ".join(str(size) for size in dict.fromkeys([smaller, larger]))
+        raise ValueError(
+            f"patch_size={patch_size} does not divide image_size={image_size}; the nearest image "
+            f"size that works: {nearest}."
+        )
+    return tuple(side // patch for side, patch in sides)
+
+
+def check_images(images, image_size: tuple[int, int], channels: int, preprocessing: str) -> None:
+    """Checks a batch of images before a model's first layer.
+
+    Args:
+        images: What was given to the model.
+        image_size: The (height, width) that the model was built for.
+        channels: The number of channels that it was built for.
+        preprocessing: The operations that prepare images for it, to be named in the message.
+
+    Raises:
+        ValueError: The images have another shape, or are not floating-point numbers.
+    """
+    expected = (*image_size, channels)
+    given = tuple(images.shape)
+    if len(given) != 4 or given[1:] != expected:
+        raise ValueError(
+            f"Images of shape [batch, {', '.join(map(str, expected))}] are expected (height, "
+            f"width, channels), got shape {list(given)}. Resize the images, or create the model "
+            "with another image_size or channels."
+        )
+    dtype = keras.backend.standardize_dtype(images.dtype)
+    if "float" not in dtype:
+        raise ValueError(
+            f"Floating-point images are expected, got {dtype}. Apply the model's own preprocessing "
+            f"first: {preprocessing!r}."
+        )
