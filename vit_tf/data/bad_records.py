@@ -1,0 +1,86 @@
+"""Says in words what is wrong with a record that could not be turned into an example."""
+
+import re
+
+import tensorflow as tf
+
+from vit_tf.data.sources import Source
+
+_FORMATS = {b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
+_END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_MISNAMED_GIF = r"(?i).*\.(jpe?g|png|bmp)"
+
+
+def is_misnamed_gif(encoded: tf.Tensor, filename: tf.Tensor) -> tf.Tensor:
+    """Whether a GIF hides under another image format's name (TensorFlow graph code).
+
+    Such files are mostly the placeholders that photo sites send for removed pictures, or
+    animations.
+    """
+    is_gif = tf.strings.substr(encoded, 0, 4) == b"GIF8"
+    return tf.logical_and(is_gif, tf.strings.regex_full_match(filename, _MISNAMED_GIF))
+
+
+def describe(source: Source, serialized: bytes, error: Exception) -> str:
+    """What is wrong with a record.
+
+    Args:
+      source: the source that the record came from.
+      serialized: the record.
+      error: what preprocessing it raised; its words are used where nothing better is found.
+    """
+    if not serialized:
+        return "the record is missing: the file ends before it"
+    try:
+        parsed = source.parse(tf.constant(serialized))
+    except tf.errors.OpError:
+        return _describe_unparsed(source, serialized)
+    label, encoded = int(parsed["label"]), parsed["image"].numpy()
+    filename = parsed["filename"].numpy().decode(errors="replace")
+    if not 0 <= label < source.num_classes:
+        return f"label {label} is outside 0..{source.num_classes - 1}"
+    under_name = f" ({filename})" if filename else ""
+    if is_misnamed_gif(parsed["image"], parsed["filename"]):
+        return f"a GIF under the name {filename}"
+    if problem := _describe_image(encoded):
+        return problem + under_name
+    return re.sub(r"^\{\{.*?\}\} |\s*\[Op:.*|\s*\[\[.*", "", str(error)).split("\n")[0] + under_name
+
+
+def _describe_unparsed(source: Source, serialized: bytes) -> str:
+    try:
+        present = tf.train.Example.FromString(serialized).features.feature
+    except ValueError:  # google.protobuf.message.DecodeError
+        return "not a tf.train.Example"
+    found = ", ".join(f"{key} ({present[key].WhichOneof('kind')})" for key in sorted(present))
+    wanted = (
+        f"{source.features['image']} (one bytes_list), {source.features['label']} (one int64_list)"
+    )
+    return f"features do not fit: needs {wanted}, has {found or 'none'}"
+
+
+def _describe_image(encoded: bytes) -> str | None:
+    """What is wrong with encoded bytes, or None if they decode."""
+    size = len(encoded)
+    if not size:
+        return "the image is empty"
+    found = next((name for magic, name in _FORMATS.items() if encoded.startswith(magic)), None)
+    if found is None:
+        if _is_text(encoded):
+            return f"not an image: text beginning {encoded[:40].decode()!r}"
+        return f"not a JPEG, PNG, BMP or GIF: {size} bytes beginning 0x{encoded[:8].hex()}"
+    try:
+        tf.io.decode_image(encoded)
+    except tf.errors.OpError:
+        end_mark = _END_MARKS.get(found)
+        if end_mark and end_mark not in encoded[-16:]:
+            return f"truncated {found} ({size} bytes, no end-of-image marker)"
+        return f"corrupt {found} ({size} bytes)"
+    return None
+
+
+def _is_text(encoded: bytes) -> bool:
+    try:
+        return encoded[:200].decode("ascii").isprintable() or encoded[:200].decode().split() != []
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,343 @@
+"""From a source of encoded examples to batches: order, sharding by worker, padding, bad records."""
+
+import dataclasses
+import math
+import threading
+from collections.abc import Sequence
+
+import tensorflow as tf
+from absl import logging
+
+from vit_tf.data import bad_records, tfrecord
+from vit_tf.data.preprocess import Preprocess
+from vit_tf.data.record_stream import RecordStream
+from vit_tf.data.sources import Source
+
+_WARNED_SKIPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class _Worker:
+    """One input pipeline of `count`; it feeds `replicas / count` of the job's `replicas`."""
+
+    id: int
+    count: int
+    replicas: int
+
+
+class Input:
+    """Batches of preprocessed examples.
+
+    Training is an endless stream of epochs, each showing every example once in an order that
+    depends on (`seed`, epoch) alone; batches run across epoch borders. Evaluation shows every
+    example exactly once, in file order, the last batch padded. Nothing depends on thread timing,
+    `tf.random.set_seed` or (with `shard_by="examples"`) the number of workers.
+
+    Args:
+      source: where the encoded examples lie.
+      preprocess: a `Preprocess` or its string. Evaluation allows no random ops.
+      batch_size: the global batch, of all replicas of all workers.
+      training: whether to shuffle and repeat.
+      shuffle_window: records in the shuffle window; None: a whole epoch, at most 50,000 records or
+        1 GiB.
+      seed: of order and augmentation.
+      on_bad_record: `"error"`, or `"skip"`: corrupt records are left out, undecodable images and
+        labels out of range become examples with mask 0; all are warned of, counted and listed in
+        `skipped`.
+      cache: keep the encoded records in memory.
+      shard_by: `"examples"`: each worker reads everything and keeps its share of every global
+        batch, so that the workers' union is the one-worker batch. `"files"`: each worker reads its
+        own files only.
+      prefetch: batches prepared ahead.
+      num_parallel_calls: examples preprocessed at a time.
+
+    Raises:
+      ValueError: an argument does not fit; the message says which and what would.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocess: str | Preprocess,
+        batch_size: int,
+        training: bool,
+        shuffle_window: int | None = None,
+        seed: int = 0,
+        on_bad_record: str = "error",
+        cache: bool = False,
+        shard_by: str = "examples",
+        prefetch: int = tf.data.AUTOTUNE,
+        num_parallel_calls: int = tf.data.AUTOTUNE,
+    ):
+        _check_choice("on_bad_record", on_bad_record, ("error", "skip"))
+        _check_choice("shard_by", shard_by, ("examples", "files"))
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.source = source
+        self.preprocess = Preprocess(preprocess) if isinstance(preprocess, str) else preprocess
+        self.batch_size = batch_size
+        self.training = training
+        if self.preprocess.is_random and not training:
+            raise ValueError(
+                f"Evaluation cannot use random ops ({', '.join(self.preprocess.random_ops)}): "
+                f"{self.preprocess}"
+            )
+        self.image_shape = self.preprocess.image_shape
+        self.seed = seed
+        self.skipped: dict[str, str] = {}
+        self._skip = on_bad_record == "skip"
+        self._skipped_lock = threading.Lock()
+        self._shard_by = shard_by
+        self._shuffle_window = shuffle_window
+        self._cache = cache
+        self._prefetch = prefetch
+        self._num_parallel_calls = num_parallel_calls
+        self._segments, self._first_indices = self._readable_segments()
+        self._streams: dict[tuple[int, int], RecordStream] = {}
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are in `[0, num_classes)`."""
+        return self.source.num_classes
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """One name per class, if the source knows them."""
+        return self.source.class_names
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """Records in an epoch; corrupt ones that are skipped are not among them."""
+        return sum(segment.num_records for segment in self._segments)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Global batches in an epoch; not rounded, since batches run across epoch borders."""
+        return self.examples_per_epoch / self.batch_size
+
+    def eval_steps(self, num_workers: int = 1) -> int:
+        """Global batches of one evaluation, the padded last one included."""
+        if self._shard_by == "examples" or num_workers == 1:
+            return math.ceil(self.examples_per_epoch / self.batch_size)
+        share = self.batch_size // num_workers
+        workers = [_Worker(i, num_workers, num_workers) for i in range(num_workers)]
+        return max(math.ceil(self._stream(worker).num_records / share) for worker in workers)
+
+    def __call__(
+        self, input_context: tf.distribute.InputContext | None = None, start_step: int = 0
+    ) -> tf.data.Dataset:
+        """The batches of one worker.
+
+        Args:
+          input_context: as `strategy.distribute_datasets_from_function` passes it; None is one
+            worker with one replica.
+          start_step: training begins with the batch that step `start_step` (from 0) would have
+            seen; nothing before it is decoded.
+
+        Returns:
+          A dataset of dicts: `image` float32 `[b, h, w, c]`, `label` int32 `[b]`, `mask` float32
+          `[b]` (0 for padding and skipped records), `index` int64 `[b]` (the record's number in the
+          split, -1 for padding). `b` is the per-replica batch, always static: global batch /
+          replicas, a worker's replicas taking consecutive elements.
+
+        Raises:
+          ValueError: the workers or replicas do not divide the batch, or files do not suffice for
+            workers.
+        """
+        worker = self._worker(input_context)
+        examples = self._records(worker, start_step).map(
+            self._example_or_skip if self._skip else self._example,
+            num_parallel_calls=self._num_parallel_calls,
+            deterministic=True,
+        )
+        if not self.training:
+            total = self.eval_steps(worker.count) * (self.batch_size // worker.count)
+            padding = tf.data.Dataset.from_tensors(self._masked_example(-1)).repeat()
+            examples = examples.concatenate(padding).take(total)
+        batches = examples.batch(self.batch_size // worker.replicas, drop_remainder=True)
+        options = tf.data.Options()
+        options.deterministic = True
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return batches.prefetch(self._prefetch).with_options(options)
+
+    def diagnose(
+        self,
+        start_step: int = 0,
+        input_context: tf.distribute.InputContext | None = None,
+        max_examples: int | None = None,
+    ) -> str | None:
+        """Finds the record that made reading fail, by walking the same stream again one by one.
+
+        Args:
+          start_step: where to begin: the last step known to have worked.
+          input_context: of the worker that failed.
+          max_examples: how far to walk; one epoch by default.
+
+        Returns:
+          A sentence naming file, record and what is wrong; None if nothing is wrong there.
+        """
+        worker = self._worker(input_context)
+        records = self._records(worker, start_step).take(max_examples or self.examples_per_epoch)
+        example = tf.function(self._example, autograph=False)
+        try:
+            for position, index, serialized in records:
+                try:
+                    example(position, index, serialized)
+                except tf.errors.OpError as error:
+                    problem = bad_records.describe(self.source, serialized.numpy(), error)
+                    return self._sentence(self.source.locate(int(index)), problem)
+        except tf.errors.OpError as error:
+            for index, corrupt in self._stream(worker).damage():
+                return self._sentence(self.source.locate(index), _corrupt(corrupt))
+            return f"{self.source.name} cannot be read: {error.message}"
+        return None
+
+    def _records(self, worker: _Worker, start_step: int) -> tf.data.Dataset:
+        """The worker's `(position, index, serialized)`; positions count the records of its stream."""
+        stream = self._stream(worker)
+        by_examples = self._shard_by == "examples"
+        share = self.batch_size // worker.count
+        start = start_step * (self.batch_size if by_examples else share)
+        if self.training:
+            records = stream.shuffled(start).enumerate(start)
+        else:
+            records = stream.in_file_order().skip(start).enumerate(start)
+        if by_examples and worker.count > 1:
+            records = records.filter(lambda p, _: p % self.batch_size // share == worker.id)
+        return records.map(lambda position, record: (position, *record))
+
+    def _example(
+        self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        features = self.source.parse(serialized)
+        label = features["label"]
+        valid = tf.logical_and(label >= 0, label < self.num_classes)
+        tf.debugging.Assert(valid, ["label outside the classes:", label])
+        misnamed = bad_records.is_misnamed_gif(features["image"], features["filename"])
+        tf.debugging.Assert(tf.logical_not(misnamed), ["GIF under the name", features["filename"]])
+        if self.training:
+            features["seed"] = tf.stack([tf.constant(self.seed, tf.int64), position])
+        image = self.preprocess(features)["image"]
+        return {
+            "image": tf.ensure_shape(image, self.image_shape),
+            "label": tf.cast(label, tf.int32),
+            "mask": tf.ones([]),
+            "index": index,
+        }
+
+    def _example_or_skip(
+        self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """The example, or if it cannot be made a masked one in its place: positions stay."""
+        record = tf.data.Dataset.from_tensors((position, index, serialized))
+        attempt = record.map(self._example).ignore_errors()
+        masked = tf.data.Dataset.from_tensors(self._masked_example(index))
+        example = attempt.concatenate(masked).take(1).get_single_element()
+        example["mask"] = tf.cond(
+            example["mask"] > 0,
+            lambda: tf.ones([]),
+            lambda: tf.ensure_shape(
+                tf.py_function(self._note_bad_example, [index, serialized], tf.float32), []
+            ),
+        )
+        return example
+
+    def _masked_example(self, index: tf.Tensor | int) -> dict[str, tf.Tensor]:
+        return {
+            "image": tf.zeros(self.image_shape),
+            "label": tf.zeros([], tf.int32),
+            "mask": tf.zeros([]),
+            "index": tf.cast(index, tf.int64),
+        }
+
+    def _note_bad_example(self, index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
+        try:
+            self._example(tf.constant(0, tf.int64), index, serialized)
+            problem = "it could not be decoded"
+        except (tf.errors.OpError, ValueError) as error:
+            problem = bad_records.describe(self.source, serialized.numpy(), error)
+        self._note_skipped(self.source.locate(int(index)), problem)
+        return tf.zeros([])
+
+    def _note_skipped(self, location: str, problem: str) -> None:
+        with self._skipped_lock:
+            if location in self.skipped:
+                return
+            self.skipped[location] = problem
+            count = len(self.skipped)
+        if count <= _WARNED_SKIPS:
+            logging.warning("Skipped %s: %s", location, problem)
+        if count == _WARNED_SKIPS:
+            logging.warning("Further skipped records are listed in Input.skipped only.")
+
+    def _readable_segments(self) -> tuple[list[tfrecord.Segment], list[int]]:
+        """All segments of the source, or in skip mode what a full scan finds readable."""
+        segments, first_indices, first = [], [], 0
+        for number, segment in enumerate(self.source.segments):
+            good = [segment]
+            if self._skip:
+                logging.log_every_n_seconds(
+                    logging.INFO,
+                    "Scanning %s for corrupt records: file %d of %d",
+                    10,
+                    self.source.name,
+                    number + 1,
+                    len(self.source.segments),
+                )
+                result = tfrecord.scan(segment)
+                good = result.good
+                for corrupt in result.corrupt:
+                    self._note_skipped(f"{segment.path} record {corrupt.record}", _corrupt(corrupt))
+            for run in good:
+                segments.append(run)
+                first_indices.append(first + run.first_record - segment.first_record)
+            first += segment.num_records
+        if not segments:
+            raise ValueError(f"{self.source.name}: all {first} records are corrupt")
+        return segments, first_indices
+
+    def _stream(self, worker: _Worker) -> RecordStream:
+        """The records that a worker reads; kept, since it may hold them in memory."""
+        worker_id, count = (worker.id, worker.count) if self._shard_by == "files" else (0, 1)
+        if len(self._segments) < count:
+            raise ValueError(
+                f"{self.source.name} has {len(self._segments)} files for {count} workers: "
+                "write more shards or set Input.shard_by = 'examples'."
+            )
+        if (worker_id, count) not in self._streams:
+            self._streams[worker_id, count] = RecordStream(
+                self._segments[worker_id::count],
+                self._first_indices[worker_id::count],
+                seed=self.seed + 1_000_003 * worker_id,
+                window=self._shuffle_window,
+                cache=self._cache,
+            )
+        return self._streams[worker_id, count]
+
+    def _worker(self, context: tf.distribute.InputContext | None) -> _Worker:
+        context = context or tf.distribute.InputContext()
+        count = context.num_input_pipelines
+        replicas = max(context.num_replicas_in_sync, count)
+        if self.batch_size % replicas:
+            below = self.batch_size // replicas * replicas
+            works = [size for size in (below, below + replicas) if size]
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be divided among {replicas} replicas "
+                f"({count} workers); the nearest that can: {' or '.join(map(str, works))}."
+            )
+        return _Worker(context.input_pipeline_id, count, replicas)
+
+    def _sentence(self, location: str, problem: str) -> str:
+        return (
+            f"{location}: {problem}. Fix or remove it, or set Input.on_bad_record = 'skip' "
+            "to skip and count such records."
+        )
+
+
+def _corrupt(corrupt: tfrecord.CorruptRecord) -> str:
+    return f"corrupt TFRecord ({corrupt.reason})"
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")

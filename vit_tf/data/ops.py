@@ -1,0 +1,189 @@
+"""Image preprocessing ops: decoding, resizing, cropping, flipping and value ranges.
+
+Geometry follows big_vision's `pp/ops_image.py` unless an op says otherwise. Ops that resample keep
+the image's dtype: an uint8 image is clipped and rounded (as PIL and timm do; big_vision truncates).
+"""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from vit_tf.data.op_registry import FeaturesFn, register_op
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@register_op("decode")
+def decode(channels: int = 3) -> FeaturesFn:
+    """Decodes JPEG, PNG, BMP or the first frame of a GIF into uint8 `[h, w, channels]`.
+
+    The bytes decide the format, not a file name. 16-bit PNGs lose their low 8 bits, alpha is
+    dropped for 3 channels, and grey images are repeated. Truncated and unknown files are errors.
+    """
+    if channels not in (1, 3, 4):
+        raise ValueError("channels must be 1, 3 or 4")
+
+    def decode_image(encoded: tf.Tensor) -> tf.Tensor:
+        image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+        return tf.ensure_shape(image, [None, None, channels])
+
+    return on_image(decode_image)
+
+
+@register_op("resize")
+def resize(
+    height: int, width: int | None = None, method: str = "bilinear", antialias: bool = False
+) -> FeaturesFn:
+    """Resizes to `[height, width]` (square by default), ignoring the aspect ratio."""
+    size = _size(height if width is None else (height, width))
+    return on_image(_resizer(method, antialias, size))
+
+
+@register_op("resize_small")
+def resize_small(size: int, method: str = "area", antialias: bool = False) -> FeaturesFn:
+    """Resizes so that the shorter side becomes `size`, keeping the aspect ratio."""
+    short_side, _ = _size(size)
+    resize_to = _resizer(method, antialias)
+
+    def resize_image(image: tf.Tensor) -> tf.Tensor:
+        height_width = tf.cast(tf.shape(image)[:2], tf.float32)
+        scale = short_side / tf.reduce_min(height_width)
+        return resize_to(image, tf.cast(tf.round(height_width * scale), tf.int32))
+
+    return on_image(resize_image)
+
+
+@register_op("central_crop")
+def central_crop(size: int | Sequence[int]) -> FeaturesFn:
+    """Cuts `size` (an int or (height, width)) out of the middle; a smaller image is an error."""
+    height, width = _size(size)
+
+    def crop(image: tf.Tensor) -> tf.Tensor:
+        _assert_not_smaller(image, (height, width), f"central_crop({size})")
+        top, left = tf.unstack((tf.shape(image)[:2] - (height, width)) // 2)
+        return tf.image.crop_to_bounding_box(image, top, left, height, width)
+
+    return on_image(crop)
+
+
+@register_op("random_crop", random=True)
+def random_crop(size: int | Sequence[int], padding: int = 0) -> FeaturesFn:
+    """Cuts `size` out at a uniformly random place, after `padding` zeros on each side."""
+    height, width = _size(size)
+    if padding < 0:
+        raise ValueError("padding must not be negative")
+
+    def crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
+        _assert_not_smaller(image, (height, width), f"random_crop({size}, padding={padding})")
+        part = tf.image.stateless_random_crop(image, [height, width, image.shape[-1]], seed)
+        return tf.ensure_shape(part, [height, width, image.shape[-1]])
+
+    return on_image_and_seed(crop)
+
+
+@register_op("inception_crop", random=True)
+def inception_crop(
+    size: int | Sequence[int],
+    area_min: float = 5,
+    area_max: float = 100,
+    aspect_min: float = 3 / 4,
+    aspect_max: float = 4 / 3,
+    method: str = "bilinear",
+    antialias: bool = False,
+) -> FeaturesFn:
+    """Cuts out a random part of the image and resizes it to `size` (Szegedy et al. 2014).
+
+    Args:
+      size: an int or (height, width).
+      area_min: least share of the image's area, in percent.
+      area_max: greatest share of the image's area, in percent.
+      aspect_min: least width / height of the part.
+      aspect_max: greatest width / height of the part.
+      method: as in `resize`.
+      antialias: as in `resize`.
+    """
+    height, width = _size(size)
+    if not 0 < area_min <= area_max <= 100 or not 0 < aspect_min <= aspect_max:
+        raise ValueError("need 0 < area_min <= area_max <= 100 and 0 < aspect_min <= aspect_max")
+    resize_to = _resizer(method, antialias)
+
+    def crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        begin, crop_size, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            bounding_boxes=tf.zeros([0, 0, 4]),
+            seed=seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=(aspect_min, aspect_max),
+            area_range=(area_min / 100, area_max / 100),
+            use_image_if_no_bounding_boxes=True,
+        )
+        part = tf.ensure_shape(tf.slice(image, begin, crop_size), [None, None, image.shape[-1]])
+        return resize_to(part, (height, width))
+
+    return on_image_and_seed(crop)
+
+
+@register_op("flip_lr", random=True)
+def flip_lr() -> FeaturesFn:
+    """Mirrors the image left to right with probability 1/2."""
+    return on_image_and_seed(tf.image.stateless_random_flip_left_right)
+
+
+@register_op("value_range")
+def value_range(low: float = -1.0, high: float = 1.0) -> FeaturesFn:
+    """Maps [0, 255] linearly to [low, high], float32."""
+    scale = (float(high) - float(low)) / 255.0
+    return on_image(lambda image: tf.cast(image, tf.float32) * scale + float(low))
+
+
+@register_op("standardize")
+def standardize(
+    mean: float | Sequence[float] = IMAGENET_MEAN, std: float | Sequence[float] = IMAGENET_STD
+) -> FeaturesFn:
+    """Maps [0, 255] to [0, 1], then subtracts `mean` and divides by `std` per channel (DeiT)."""
+    mean, std = tf.nest.map_structure(float, (mean, std))
+
+    def normalize(image: tf.Tensor) -> tf.Tensor:
+        return (tf.cast(image, tf.float32) / 255.0 - tf.constant(mean)) / tf.constant(std)
+
+    return on_image(normalize)
+
+
+def on_image(function: Callable[[tf.Tensor], tf.Tensor]) -> FeaturesFn:
+    """Makes an op out of a function of the image alone."""
+    return lambda features: {**features, "image": function(features["image"])}
+
+
+def on_image_and_seed(function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> FeaturesFn:
+    """Makes an op out of a function `(image, seed)`; `seed` is int64 `[2]`, for stateless draws."""
+    return lambda features: {**features, "image": function(features["image"], features["seed"])}
+
+
+def _size(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+        raise ValueError(f"size must be a positive int or (height, width), got {size!r}")
+    return height, width
+
+
+def _resizer(
+    method: str, antialias: bool, size: tuple[int, int] | None = None
+) -> Callable[..., tf.Tensor]:
+    methods = sorted(value for key, value in vars(tf.image.ResizeMethod).items() if key.isupper())
+    if method not in methods:
+        raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
+
+    def resize_to(image: tf.Tensor, size=size) -> tf.Tensor:
+        resized = tf.image.resize(image, size, method=method, antialias=antialias)
+        if not image.dtype.is_integer:
+            return resized
+        return tf.saturate_cast(tf.round(tf.cast(resized, tf.float32)), image.dtype)
+
+    return resize_to
+
+
+def _assert_not_smaller(image: tf.Tensor, size: tuple[int, int], op: str) -> None:
+    message = f"{op}: the image is smaller than {size[0]}x{size[1]}; resize it first"
+    tf.debugging.assert_greater_equal(tf.shape(image)[:2], list(size), message=message)

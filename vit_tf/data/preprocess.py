@@ -1,0 +1,162 @@
+"""Preprocessing as a string of named ops: `decode|inception_crop(224)|flip_lr|value_range(-1, 1)`.
+
+The same `Preprocess` object serves training, evaluation and the exported model.
+"""
+
+import ast
+import functools
+
+import tensorflow as tf
+
+from vit_tf.data import op_registry
+from vit_tf.data import ops as _built_in_ops  # noqa: F401, registers them
+from vit_tf.data.op_registry import Features
+
+
+class Preprocess:
+    """Maps a dict with encoded `image` bytes to one with a float32 `image` `[height, width, c]`.
+
+    Args:
+      ops: names of registered ops with Python-literal arguments, joined by `|`; the first is
+        `decode`.
+
+    Attributes:
+      random_ops: names of the ops that draw random numbers.
+      is_random: whether there are any; such a preprocessing is for training only.
+
+    Raises:
+      ValueError: the string cannot be parsed, an op is unknown or its arguments do not fit.
+    """
+
+    def __init__(self, ops: str):
+        calls = _parse(ops)
+        if calls[0][0] != "decode":
+            raise ValueError(f"Preprocessing must begin with decode: {ops!r}")
+        registered = [op_registry.get_op(name) for name, _, _, _ in calls]
+        self.random_ops = [op.name for op in registered if op.random]
+        self._canonical = "|".join(text for _, _, _, text in calls)
+        self._functions = [
+            (op, op.make(*args, **kwargs))
+            for op, (_, args, kwargs, _) in zip(registered, calls, strict=True)
+        ]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the result depends on a seed."""
+        return bool(self.random_ops)
+
+    def __call__(self, features: Features) -> Features:
+        """Runs all ops (TensorFlow graph code).
+
+        Args:
+          features: `image`, a scalar string tensor; `seed`, int64 `[2]`, if there are random ops.
+            Ops may use and change further entries.
+
+        Returns:
+          The features with `image` float32.
+        """
+        return self._run(features, first_op=0)
+
+    def image_from_bytes(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Encoded bytes (scalar string) to float32 `[height, width, channels]`, as in evaluation.
+
+        Raises:
+          ValueError: the preprocessing has random ops.
+        """
+        self._require_deterministic()
+        return self._run({"image": encoded}, first_op=0)["image"]
+
+    def image_from_pixels(self, image: tf.Tensor) -> tf.Tensor:
+        """Like `image_from_bytes` for a decoded image `[h, w, channels]` of any size.
+
+        Args:
+          image: uint8, or float in [0, 255], which is rounded to uint8 as decoding would deliver
+            it.
+
+        Raises:
+          ValueError: the preprocessing has random ops.
+        """
+        self._require_deterministic()
+        image = tf.convert_to_tensor(image)
+        if image.dtype.is_floating:
+            image = tf.round(image)
+        return self._run({"image": tf.saturate_cast(image, tf.uint8)}, first_op=1)["image"]
+
+    @functools.cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the result.
+
+        Raises:
+          ValueError: they depend on the image; models and batches need fixed ones.
+        """
+        spec = {"image": tf.TensorSpec([], tf.string), "seed": tf.TensorSpec([2], tf.int64)}
+        traced = tf.function(self.__call__, autograph=False).get_concrete_function(spec)
+        shape = traced.structured_outputs["image"].shape
+        if not shape.is_fully_defined():
+            raise ValueError(
+                f"Images after {str(self)!r} have no fixed size ({shape}). Add resize(height, width) "
+                "or resize_small(size)|central_crop(size); in training also inception_crop(size) or "
+                "random_crop(size)."
+            )
+        return tuple(shape)
+
+    def __str__(self) -> str:
+        return self._canonical
+
+    def __repr__(self) -> str:
+        return f"Preprocess({self._canonical!r})"
+
+    def _run(self, features: Features, first_op: int) -> Features:
+        seed = features.get("seed")
+        features = dict(features)
+        for position, (op, function) in enumerate(self._functions):
+            if position < first_op:
+                continue
+            if op.random:
+                if seed is None:
+                    raise ValueError(f"{op.name} in {str(self)!r} is random: it needs a seed")
+                fold = tf.constant(position, tf.int64)
+                features["seed"] = tf.random.experimental.stateless_fold_in(seed, fold)
+            features = function(features)
+        features["image"] = tf.cast(features["image"], tf.float32)
+        return features
+
+    def _require_deterministic(self) -> None:
+        if self.is_random:
+            raise ValueError(
+                f"{str(self)!r} has random ops ({', '.join(self.random_ops)}): evaluation and "
+                "serving need a preprocessing without them."
+            )
+
+
+def _parse(text: str) -> list[tuple[str, list, dict, str]]:
+    """Splits a preprocessing string into (name, args, kwargs, canonical text) per op."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        return [_parse_call(node) for node in _flatten(tree)]
+    except (SyntaxError, ValueError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else error
+        raise ValueError(
+            f"Cannot read the preprocessing {text!r}: {reason}. "
+            "It is written like decode|resize(256)|central_crop(224)|value_range(-1, 1)"
+        ) from error
+
+
+def _flatten(node: ast.expr) -> list[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return [*_flatten(node.left), node.right]
+    return [node]
+
+
+def _parse_call(node: ast.expr) -> tuple[str, list, dict, str]:
+    text = ast.unparse(node)
+    if isinstance(node, ast.Name):
+        return node.id, [], {}, text
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+        raise ValueError(f"{text!r} is not an op")
+    try:
+        args = [ast.literal_eval(arg) for arg in node.args]
+        kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+    except ValueError as error:
+        raise ValueError(f"the arguments of {text!r} must be plain values") from error
+    return node.func.id, args, kwargs, text if args or kwargs else node.func.id

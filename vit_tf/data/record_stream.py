@@ -1,0 +1,128 @@
+"""In which order records are read: file order, or an endless stream of shuffled epochs."""
+
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from vit_tf.data import tfrecord
+
+# Files read at a time, and records taken from one before the next. They shape the order, hence
+# fixed.
+_CYCLE_LENGTH = 16
+_BLOCK_LENGTH = 16
+
+_MAX_WINDOW_RECORDS = 50_000
+_MAX_WINDOW_BYTES = 1 << 30
+
+
+class RecordStream:
+    """The records of some segments as datasets of `(index, serialized)`.
+
+    The order of epoch `e` is a function of (segments, window, seed, e) alone: segments are
+    permuted, interleaved, and shuffled in a window that slides over the result.
+
+    Args:
+      segments: runs of records.
+      first_indices: the global index of each segment's first record.
+      seed: seed of the shuffled order.
+      window: records in the shuffle window; None means a whole epoch, but at most 50,000 records
+        and about 1 GiB.
+      cache: read all records into memory now. The order is the same.
+
+    Attributes:
+      num_records: records in an epoch.
+      window: records in the shuffle window.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[tfrecord.Segment],
+        first_indices: Sequence[int],
+        seed: int = 0,
+        window: int | None = None,
+        cache: bool = False,
+    ):
+        self.segments = list(segments)
+        self.num_records = sum(segment.num_records for segment in segments)
+        self.window = min(window or _default_window(self.segments), self.num_records)
+        self._first_indices = list(first_indices)
+        self._seed = seed
+        # One row a segment; `cached_at` is the place of its first record among the cached ones.
+        counts = tf.constant([segment.num_records for segment in self.segments], tf.int64)
+        self._table = {
+            "path": tf.constant([segment.path for segment in self.segments]),
+            "byte_offset": tf.constant([s.byte_offset for s in self.segments], tf.int64),
+            "num_records": counts,
+            "first_index": tf.constant(self._first_indices, tf.int64),
+            "cached_at": tf.cumsum(counts, exclusive=True),
+        }
+        self._cached_records = self._load() if cache else None
+
+    def in_file_order(self) -> tf.data.Dataset:
+        """Every record once."""
+        return tf.data.Dataset.from_tensor_slices(self._table).flat_map(self._read)
+
+    def shuffled(self, start: int) -> tf.data.Dataset:
+        """The endless stream of epochs from its `start`-th record on.
+
+        Whole epochs before `start` cost nothing; records before it in its own epoch are read, no
+        more.
+        """
+        first_epoch, skipped = divmod(start, self.num_records)
+        epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+        return epochs.flat_map(self._epoch).skip(skipped)
+
+    def damage(self) -> Iterator[tuple[int, tfrecord.CorruptRecord]]:
+        """Scans all segments; yields the global index and description of each corrupt record."""
+        for segment, first_index in zip(self.segments, self._first_indices, strict=True):
+            for corrupt in tfrecord.scan(segment).corrupt:
+                yield first_index + corrupt.record - segment.first_record, corrupt
+
+    def _load(self) -> tf.Tensor:
+        segments = tf.data.Dataset.from_tensor_slices(self._table)
+        return segments.flat_map(self._read_file).batch(self.num_records).get_single_element()
+
+    def _epoch(self, epoch: tf.Tensor) -> tf.data.Dataset:
+        num_segments = len(self.segments)
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(num_segments), seed=tf.stack([tf.constant(self._seed, tf.int64), epoch])
+        )
+        table = {key: tf.gather(column, order) for key, column in self._table.items()}
+        records = tf.data.Dataset.from_tensor_slices(table).interleave(
+            self._read,
+            cycle_length=min(_CYCLE_LENGTH, num_segments),
+            block_length=_BLOCK_LENGTH,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        # Dataset.shuffle would mix in the global seed (tf.random.set_seed); the order must not.
+        variant = tf.raw_ops.ShuffleDataset(
+            input_dataset=tf.data.experimental.to_variant(records),
+            buffer_size=tf.constant(self.window, tf.int64),
+            seed=tf.constant(self._seed, tf.int64),
+            seed2=epoch + 1,  # (0, 0) would mean "unseeded"
+            reshuffle_each_iteration=False,
+            output_types=[tf.int64, tf.string],
+            output_shapes=[[], []],
+        )
+        return tf.data.experimental.from_variant(variant, records.element_spec)
+
+    def _read(self, row: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        indices = tf.data.Dataset.range(row["first_index"], row["first_index"] + row["num_records"])
+        if self._cached_records is None:
+            return tf.data.Dataset.zip(indices, self._read_file(row))
+        end = row["cached_at"] + row["num_records"]
+        records = tf.data.Dataset.from_tensor_slices(self._cached_records[row["cached_at"] : end])
+        return tf.data.Dataset.zip(indices, records)
+
+    def _read_file(self, row: dict[str, tf.Tensor]) -> tf.data.Dataset:
+        return tfrecord.read_segment(row["path"], row["byte_offset"], row["num_records"])
+
+
+def _default_window(segments: Sequence[tfrecord.Segment]) -> int:
+    if not segments:
+        return 1
+    largest = max(segments, key=lambda segment: segment.num_records)
+    file_records = largest.first_record + largest.num_records
+    record_bytes = tf.io.gfile.stat(largest.path).length / max(file_records, 1)
+    return max(1, min(_MAX_WINDOW_RECORDS, int(_MAX_WINDOW_BYTES / max(record_bytes, 1))))

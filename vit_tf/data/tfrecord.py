@@ -1,0 +1,201 @@
+"""The TFRecord framing: counting, checking and reading records of one file.
+
+A record is `length (uint64) | masked CRC32C of length | data | masked CRC32C of data`, all
+little-endian (tensorflow/core/lib/io/record_writer.h). TensorFlow's own reader stops at the first
+damaged byte; this module says which records are damaged and lets everything around them be read.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+
+import google_crc32c
+import tensorflow as tf
+
+_HEADER_BYTES = 12  # length and its CRC
+_FOOTER_BYTES = 4  # CRC of the data
+_READ_BUFFER_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A run of consecutive records of one file.
+
+    Attributes:
+      path: the TFRecord file.
+      first_record: number of the run's first record in the file, from 0.
+      num_records: how many records the run has.
+      byte_offset: where `first_record` begins in the file.
+    """
+
+    path: str
+    first_record: int
+    num_records: int
+    byte_offset: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptRecord:
+    """One damaged place: `record` is counted from 0, `byte_offset` is where its frame begins."""
+
+    record: int
+    byte_offset: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanResult:
+    """What `scan` found: `good` runs of readable records and the `corrupt` ones between them."""
+
+    path: str
+    good: list[Segment]
+    corrupt: list[CorruptRecord]
+
+    @property
+    def num_good(self) -> int:
+        """Number of readable records."""
+        return sum(segment.num_records for segment in self.good)
+
+
+def masked_crc32c(data: bytes) -> int:
+    """The checksum that the framing stores: CRC32C, rotated and offset (core/lib/hash/crc32c.h)."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def count_records(path: str) -> int:
+    """Counts the records of a file by walking the framing; payloads are not read.
+
+    Raises:
+      ValueError: the file is damaged (bad length checksum, or it ends inside a record).
+    """
+    return sum(1 for _ in record_offsets(path))
+
+
+def record_offsets(path: str) -> Iterator[int]:
+    """Yields the byte offset of every record; raises `ValueError` as `count_records` does."""
+    size = tf.io.gfile.stat(path).length
+    offset = record = 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while offset < size:
+            file.seek(offset)
+            length, problem = _read_length(file, offset, size)
+            if problem:
+                raise ValueError(f"{path} record {record}: corrupt TFRecord ({problem})")
+            yield offset
+            offset += _HEADER_BYTES + length + _FOOTER_BYTES
+            record += 1
+
+
+def offset_of(path: str, record: int) -> int:
+    """Byte offset of a record, or the file's size if it has exactly `record` records.
+
+    Raises:
+      ValueError: the file has fewer records or is damaged before this one.
+    """
+    count = 0
+    for offset in record_offsets(path) if record else ():
+        if count == record:
+            return offset
+        count += 1
+    if count < record:
+        raise ValueError(f"{path} holds {count} records; record {record} was asked for")
+    return tf.io.gfile.stat(path).length if record else 0
+
+
+def scan(segment: Segment) -> ScanResult:
+    """Reads every byte of a segment and checks both checksums of each record.
+
+    A record whose data checksum is wrong is skipped by its length. After a wrong length checksum,
+    or where the file ends inside a record, nothing further can be found; what is missing of
+    `num_records` is then part of that one `CorruptRecord`'s reason.
+
+    Args:
+      segment: the run to check; `num_records` is what the run is declared to hold.
+    """
+    path, end = segment.path, segment.first_record + segment.num_records
+    size = tf.io.gfile.stat(path).length
+    good, corrupt = [], []
+    record, offset = segment.first_record, segment.byte_offset
+    run_record, run_offset = record, offset
+
+    def close_run() -> None:
+        if record > run_record:
+            good.append(Segment(path, run_record, record - run_record, run_offset))
+
+    with tf.io.gfile.GFile(path, "rb") as file:
+        file.seek(offset)
+        reader = _Buffered(file)
+        while record < end:
+            if offset >= size:
+                problem = f"the file ends after {record} records; {end - record} more are declared"
+                corrupt.append(CorruptRecord(record, offset, problem))
+                break
+            length, problem = _read_length(reader, offset, size)
+            if problem:
+                after = end - record - 1
+                lost = f"; the {after} records after it cannot be found" if after else ""
+                corrupt.append(CorruptRecord(record, offset, problem + lost))
+                break
+            data = reader.read(length)
+            (stored,) = struct.unpack("<I", reader.read(_FOOTER_BYTES))
+            next_offset = offset + _HEADER_BYTES + length + _FOOTER_BYTES
+            if masked_crc32c(data) != stored:
+                close_run()
+                data_at = offset + _HEADER_BYTES
+                problem = f"CRC mismatch in the {length} data bytes at byte {data_at}"
+                corrupt.append(CorruptRecord(record, offset, problem))
+                run_record, run_offset = record + 1, next_offset
+            record, offset = record + 1, next_offset
+    close_run()
+    return ScanResult(path, good, corrupt)
+
+
+def read_segment(
+    path: tf.Tensor, byte_offset: tf.Tensor, num_records: tf.Tensor
+) -> tf.data.Dataset:
+    """The serialized records of a segment given as scalar tensors, as in `Dataset.interleave`.
+
+    A file that ends early is continued with empty strings, so a missing record keeps its place and
+    fails where it is parsed instead of shifting all that follow.
+    """
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=tf.reshape(path, [1]),
+        compression_type="",
+        buffer_size=tf.constant(_READ_BUFFER_BYTES, tf.int64),
+        byte_offsets=tf.reshape(byte_offset, [1]),
+    )
+    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    missing = tf.data.Dataset.from_tensors("").repeat()
+    return records.concatenate(missing).take(num_records)
+
+
+class _Buffered:
+    """Sequential reads in large pieces: a call of `GFile.read` costs more than its bytes."""
+
+    def __init__(self, file: tf.io.gfile.GFile):
+        self._file, self._buffer, self._position = file, b"", 0
+
+    def read(self, num_bytes: int) -> bytes:
+        missing = num_bytes - (len(self._buffer) - self._position)
+        if missing > 0:
+            more = self._file.read(max(missing, _READ_BUFFER_BYTES))
+            self._buffer, self._position = self._buffer[self._position :] + more, 0
+        start, self._position = self._position, self._position + num_bytes
+        return self._buffer[start : self._position]
+
+
+def _read_length(file, offset: int, size: int) -> tuple[int, str | None]:
+    """Reads a record's header; returns its data length and what is wrong with it, if anything."""
+    header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES:
+        return 0, f"the file ends at byte {size}, inside the header at byte {offset}"
+    length, stored = struct.unpack("<QI", header)
+    if masked_crc32c(header[:8]) != stored:
+        if offset == 0 and header.startswith(b"\x1f\x8b"):
+            return 0, "the file is gzip-compressed; decompress it first"
+        return 0, f"CRC mismatch in the length at byte {offset}"
+    end = offset + _HEADER_BYTES + length + _FOOTER_BYTES
+    if end > size:
+        return 0, f"the file ends at byte {size}, inside the record of bytes {offset} to {end}"
+    return length, None
