@@ -80,11 +80,13 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         """Attends; records `attn_weights` [batch, heads, queries, keys] where it is asked for."""
         batch, length, width = ops.shape(tokens)
         head_dim = width // self.num_heads
-        fused = self.query_key_value(tokens)
-        fused = ops.reshape(fused, (batch, length, 3, self.num_heads, head_dim))
-        query = ops.transpose(fused[:, :, 0] * (1 / math.sqrt(head_dim)), (0, 2, 1, 3))
-        transposed_key = ops.transpose(fused[:, :, 1], (0, 2, 3, 1))
-        value = ops.transpose(fused[:, :, 2], (0, 2, 1, 3))
+        by_head = (batch, length, self.num_heads, head_dim)
+        # The gradient of a split is one concatenation; that of slices would be padded and added.
+        query, key, value = ops.split(self.query_key_value(tokens), 3, axis=-1)
+        query = ops.reshape(query * (1 / math.sqrt(head_dim)), by_head)
+        query = ops.transpose(query, (0, 2, 1, 3))
+        transposed_key = ops.transpose(ops.reshape(key, by_head), (0, 2, 3, 1))
+        value = ops.transpose(ops.reshape(value, by_head), (0, 2, 1, 3))
         weights = attention_weights(query, transposed_key)  # [batch, heads, queries, keys]
         intermediates.record("attn_weights", weights)
         weights = self.dropout(weights, training=training)

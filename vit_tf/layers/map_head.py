@@ -64,9 +64,10 @@ class MAPHead(keras.layers.Layer):
         heads, head_dim = self.num_heads, width // self.num_heads
         query = self.query(self.probe) * (1 / math.sqrt(head_dim))
         query = ops.reshape(query, (1, heads, 1, head_dim))  # the same for every example
-        fused = ops.reshape(self.key_value(tokens), (batch, length, 2, heads, head_dim))
-        transposed_key = ops.transpose(fused[:, :, 0], (0, 2, 3, 1))
-        value = ops.transpose(fused[:, :, 1], (0, 2, 1, 3))
+        by_head = (batch, length, heads, head_dim)
+        key, value = ops.split(self.key_value(tokens), 2, axis=-1)
+        transposed_key = ops.transpose(ops.reshape(key, by_head), (0, 2, 3, 1))
+        value = ops.transpose(ops.reshape(value, by_head), (0, 2, 1, 3))
         weights = attention_weights(query, transposed_key)  # [batch, heads, 1, tokens]
         intermediates.record("attn_weights", weights)
         # With a single query the heads are already in order: no transpose back.
