@@ -3,6 +3,7 @@
 import re
 
 import tensorflow as tf
+from google.protobuf import message
 
 from vit_tf.data.sources import Source
 
@@ -30,7 +31,7 @@ def describe(source: Source, serialized: bytes, error: Exception) -> str:
       error: what preprocessing it raised; its words are used where nothing better is found.
     """
     if not serialized:
-        return "the record is missing: the file ends before it"
+        return "the record is empty or missing (the file ends before it)"
     try:
         parsed = source.parse(tf.constant(serialized))
     except tf.errors.OpError:
@@ -50,7 +51,7 @@ def describe(source: Source, serialized: bytes, error: Exception) -> str:
 def _describe_unparsed(source: Source, serialized: bytes) -> str:
     try:
         present = tf.train.Example.FromString(serialized).features.feature
-    except ValueError:  # google.protobuf.message.DecodeError
+    except message.DecodeError:
         return "not a tf.train.Example"
     found = ", ".join(f"{key} ({present[key].WhichOneof('kind')})" for key in sorted(present))
     wanted = (

@@ -14,6 +14,7 @@ from vit_tf.data.record_stream import RecordStream
 from vit_tf.data.sources import Source
 
 _WARNED_SKIPS = 10
+_WORKER_SEED_STEP = 1_000_003  # keeps the workers' own streams (shard_by="files") apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,13 +188,11 @@ class Input:
                     problem = bad_records.describe(self.source, serialized.numpy(), error)
                     return self._sentence(self.source.locate(int(index)), problem)
         except tf.errors.OpError as error:
-            for index, corrupt in self._stream(worker).damage():
-                return self._sentence(self.source.locate(index), _corrupt(corrupt))
-            return f"{self.source.name} cannot be read: {error.message}"
+            return self._describe_damage(self._stream(worker), error)
         return None
 
     def _records(self, worker: _Worker, start_step: int) -> tf.data.Dataset:
-        """The worker's `(position, index, serialized)`; positions count the records of its stream."""
+        """The worker's `(position, index, serialized)`; positions count its stream's records."""
         stream = self._stream(worker)
         by_examples = self._shard_by == "examples"
         share = self.batch_size // worker.count
@@ -204,7 +203,9 @@ class Input:
             records = stream.in_file_order().skip(start).enumerate(start)
         if by_examples and worker.count > 1:
             records = records.filter(lambda p, _: p % self.batch_size // share == worker.id)
-        return records.map(lambda position, record: (position, *record))
+        # Workers with streams of their own must not draw the same augmentations.
+        stride, first = (1, 0) if by_examples else (worker.count, worker.id)
+        return records.map(lambda position, record: (position * stride + first, *record))
 
     def _example(
         self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor
@@ -292,6 +293,13 @@ class Input:
                 segments.append(run)
                 first_indices.append(first + run.first_record - segment.first_record)
             first += segment.num_records
+        if self.skipped:
+            logging.warning(
+                "%s: %d of %d records are corrupt and left out (see Input.skipped).",
+                self.source.name,
+                len(self.skipped),
+                first,
+            )
         if not segments:
             raise ValueError(f"{self.source.name}: all {first} records are corrupt")
         return segments, first_indices
@@ -305,14 +313,28 @@ class Input:
                 "write more shards or set Input.shard_by = 'examples'."
             )
         if (worker_id, count) not in self._streams:
-            self._streams[worker_id, count] = RecordStream(
+            stream = RecordStream(
                 self._segments[worker_id::count],
                 self._first_indices[worker_id::count],
-                seed=self.seed + 1_000_003 * worker_id,
+                seed=self.seed + _WORKER_SEED_STEP * worker_id,
                 window=self._shuffle_window,
-                cache=self._cache,
             )
+            if self._cache:
+                self._load(stream)
+            self._streams[worker_id, count] = stream
         return self._streams[worker_id, count]
+
+    def _load(self, stream: RecordStream) -> None:
+        try:
+            stream.load()
+        except tf.errors.OpError as error:
+            raise ValueError(self._describe_damage(stream, error)) from error
+
+    def _describe_damage(self, stream: RecordStream, error: tf.errors.OpError) -> str:
+        """A sentence about the first corrupt record of a stream that could not be read."""
+        for index, corrupt in stream.damage():
+            return self._sentence(self.source.locate(index), _corrupt(corrupt))
+        return f"{self.source.name} cannot be read: {error.message}"
 
     def _worker(self, context: tf.distribute.InputContext | None) -> _Worker:
         context = context or tf.distribute.InputContext()

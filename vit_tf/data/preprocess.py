@@ -94,9 +94,9 @@ class Preprocess:
         shape = traced.structured_outputs["image"].shape
         if not shape.is_fully_defined():
             raise ValueError(
-                f"Images after {str(self)!r} have no fixed size ({shape}). Add resize(height, width) "
-                "or resize_small(size)|central_crop(size); in training also inception_crop(size) or "
-                "random_crop(size)."
+                f"Images after {str(self)!r} have no fixed size ({shape}). Add resize(height, "
+                "width) or resize_small(size)|central_crop(size); in training also "
+                "inception_crop(size) or random_crop(size)."
             )
         return tuple(shape)
 

@@ -27,7 +27,6 @@ class RecordStream:
       seed: seed of the shuffled order.
       window: records in the shuffle window; None means a whole epoch, but at most 50,000 records
         and about 1 GiB.
-      cache: read all records into memory now. The order is the same.
 
     Attributes:
       num_records: records in an epoch.
@@ -40,7 +39,6 @@ class RecordStream:
         first_indices: Sequence[int],
         seed: int = 0,
         window: int | None = None,
-        cache: bool = False,
     ):
         self.segments = list(segments)
         self.num_records = sum(segment.num_records for segment in segments)
@@ -56,7 +54,12 @@ class RecordStream:
             "first_index": tf.constant(self._first_indices, tf.int64),
             "cached_at": tf.cumsum(counts, exclusive=True),
         }
-        self._cached_records = self._load() if cache else None
+        self._cached_records = None
+
+    def load(self) -> None:
+        """Reads all records into memory, once for all epochs. The order stays the same."""
+        records = tf.data.Dataset.from_tensor_slices(self._table).flat_map(self._read_file)
+        self._cached_records = records.batch(self.num_records).get_single_element()
 
     def in_file_order(self) -> tf.data.Dataset:
         """Every record once."""
@@ -73,14 +76,10 @@ class RecordStream:
         return epochs.flat_map(self._epoch).skip(skipped)
 
     def damage(self) -> Iterator[tuple[int, tfrecord.CorruptRecord]]:
-        """Scans all segments; yields the global index and description of each corrupt record."""
+        """Scans all segments; yields global index and description of each corrupt record."""
         for segment, first_index in zip(self.segments, self._first_indices, strict=True):
             for corrupt in tfrecord.scan(segment).corrupt:
                 yield first_index + corrupt.record - segment.first_record, corrupt
-
-    def _load(self) -> tf.Tensor:
-        segments = tf.data.Dataset.from_tensor_slices(self._table)
-        return segments.flat_map(self._read_file).batch(self.num_records).get_single_element()
 
     def _epoch(self, epoch: tf.Tensor) -> tf.data.Dataset:
         num_segments = len(self.segments)

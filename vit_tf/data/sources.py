@@ -4,6 +4,7 @@ A source knows files, records and features. It knows nothing of what the images 
 """
 
 import concurrent.futures
+import dataclasses
 import difflib
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
+from google.protobuf import message
 
 from vit_tf.data import tfrecord
 
@@ -153,7 +155,8 @@ class TFRecordSource(Source):
 
     Raises:
       FileNotFoundError: no file matches.
-      ValueError: a file is damaged, a declared feature is missing, or the count differs.
+      ValueError: nothing readable in the first file, a declared feature is missing, or the count
+        differs.
     """
 
     def __init__(
@@ -280,17 +283,34 @@ def _whole_files(paths: Sequence[str]) -> list[tfrecord.Segment]:
 
 
 def _check_features(segment: tfrecord.Segment, declared: Mapping[str, str]) -> None:
-    """Fails early and clearly when the feature map does not fit the files."""
-    if unknown := set(declared) - {"image", "label", "filename"} or {"image", "label"} - set(
-        declared
-    ):
-        raise ValueError(f"features needs `image` and `label` (and may have `filename`): {unknown}")
-    records = tf.data.TFRecordDataset(segment.path).take(1)
-    example = tf.train.Example.FromString(next(records.as_numpy_iterator()))
+    """Fails early and clearly when the feature map does not fit the first readable record."""
+    if not {"image", "label"} <= set(declared) <= {"image", "label", "filename"}:
+        raise ValueError(
+            f"TFRecordSource.features needs image and label, and may have filename: {declared}"
+        )
+    location, example = _first_example(segment)
     present = example.features.feature
     for role in ("image", "label"):
         if declared[role] not in present:
             raise ValueError(
-                f"{segment.path} record 0 has no feature {declared[role]!r} (declared as the "
-                f"{role}); it has {', '.join(sorted(present))}. Set TFRecordSource.features."
+                f"{location} has no feature {declared[role]!r} (declared as the {role}); "
+                f"it has {', '.join(sorted(present))}. Set TFRecordSource.features."
             )
+
+
+def _first_example(segment: tfrecord.Segment) -> tuple[str, tf.train.Example]:
+    """The first readable example and where it lies; nothing readable at all is an error."""
+    result = tfrecord.scan(dataclasses.replace(segment, num_records=min(segment.num_records, 8)))
+    if not result.good:
+        first = result.corrupt[0]
+        raise ValueError(
+            f"{segment.path} record {first.record}: corrupt TFRecord ({first.reason}), and no "
+            "readable record follows. Is it a TFRecord file?"
+        )
+    readable = result.good[0]
+    location = f"{segment.path} record {readable.first_record}"
+    record = tfrecord.read_segment(segment.path, readable.byte_offset, 1).get_single_element()
+    try:
+        return location, tf.train.Example.FromString(record.numpy())
+    except message.DecodeError as error:
+        raise ValueError(f"{location} is not a serialized tf.train.Example: {error}") from error

@@ -66,49 +66,48 @@ def masked_crc32c(data: bytes) -> int:
 def count_records(path: str) -> int:
     """Counts the records of a file by walking the framing; payloads are not read.
 
-    Raises:
-      ValueError: the file is damaged (bad length checksum, or it ends inside a record).
+    Where the framing cannot be followed any further (wrong length checksum, or the file ends inside
+    a record), that place counts as the last record: reading it fails, or skips it, by its number.
     """
     return sum(1 for _ in record_offsets(path))
 
 
 def record_offsets(path: str) -> Iterator[int]:
-    """Yields the byte offset of every record; raises `ValueError` as `count_records` does."""
+    """Yields the byte offset of every record that `count_records` counts."""
     size = tf.io.gfile.stat(path).length
-    offset = record = 0
+    offset = 0
     with tf.io.gfile.GFile(path, "rb") as file:
         while offset < size:
+            yield offset
             file.seek(offset)
             length, problem = _read_length(file, offset, size)
             if problem:
-                raise ValueError(f"{path} record {record}: corrupt TFRecord ({problem})")
-            yield offset
+                return
             offset += _HEADER_BYTES + length + _FOOTER_BYTES
-            record += 1
 
 
 def offset_of(path: str, record: int) -> int:
-    """Byte offset of a record, or the file's size if it has exactly `record` records.
+    """Byte offset of a record.
 
     Raises:
-      ValueError: the file has fewer records or is damaged before this one.
+      ValueError: the file has no such record.
     """
+    if not record:
+        return 0
     count = 0
-    for offset in record_offsets(path) if record else ():
+    for offset in record_offsets(path):
         if count == record:
             return offset
         count += 1
-    if count < record:
-        raise ValueError(f"{path} holds {count} records; record {record} was asked for")
-    return tf.io.gfile.stat(path).length if record else 0
+    raise ValueError(f"{path} holds {count} records; record {record} was asked for")
 
 
 def scan(segment: Segment) -> ScanResult:
     """Reads every byte of a segment and checks both checksums of each record.
 
     A record whose data checksum is wrong is skipped by its length. After a wrong length checksum,
-    or where the file ends inside a record, nothing further can be found; what is missing of
-    `num_records` is then part of that one `CorruptRecord`'s reason.
+    or where the file ends, nothing further can be found: all remaining records of the segment are
+    reported as corrupt, so that good and corrupt ones always add up to `num_records`.
 
     Args:
       segment: the run to check; `num_records` is what the run is declared to hold.
@@ -127,15 +126,11 @@ def scan(segment: Segment) -> ScanResult:
         file.seek(offset)
         reader = _Buffered(file)
         while record < end:
-            if offset >= size:
-                problem = f"the file ends after {record} records; {end - record} more are declared"
-                corrupt.append(CorruptRecord(record, offset, problem))
-                break
             length, problem = _read_length(reader, offset, size)
             if problem:
-                after = end - record - 1
-                lost = f"; the {after} records after it cannot be found" if after else ""
-                corrupt.append(CorruptRecord(record, offset, problem + lost))
+                corrupt.append(CorruptRecord(record, offset, problem))
+                lost = f"lost behind the damage at byte {offset}"
+                corrupt += [CorruptRecord(r, offset, lost) for r in range(record + 1, end)]
                 break
             data = reader.read(length)
             (stored,) = struct.unpack("<I", reader.read(_FOOTER_BYTES))
@@ -152,9 +147,9 @@ def scan(segment: Segment) -> ScanResult:
 
 
 def read_segment(
-    path: tf.Tensor, byte_offset: tf.Tensor, num_records: tf.Tensor
+    path: tf.Tensor | str, byte_offset: tf.Tensor | int, num_records: tf.Tensor | int
 ) -> tf.data.Dataset:
-    """The serialized records of a segment given as scalar tensors, as in `Dataset.interleave`.
+    """The serialized records of a segment; the arguments may be tensors of a dataset function.
 
     A file that ends early is continued with empty strings, so a missing record keeps its place and
     fails where it is parsed instead of shifting all that follow.
@@ -163,7 +158,7 @@ def read_segment(
         filenames=tf.reshape(path, [1]),
         compression_type="",
         buffer_size=tf.constant(_READ_BUFFER_BYTES, tf.int64),
-        byte_offsets=tf.reshape(byte_offset, [1]),
+        byte_offsets=tf.reshape(tf.cast(byte_offset, tf.int64), [1]),
     )
     records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
     missing = tf.data.Dataset.from_tensors("").repeat()
@@ -187,6 +182,8 @@ class _Buffered:
 
 def _read_length(file, offset: int, size: int) -> tuple[int, str | None]:
     """Reads a record's header; returns its data length and what is wrong with it, if anything."""
+    if offset >= size:
+        return 0, f"the file ends at byte {size}, before this record"
     header = file.read(_HEADER_BYTES)
     if len(header) < _HEADER_BYTES:
         return 0, f"the file ends at byte {size}, inside the header at byte {offset}"
