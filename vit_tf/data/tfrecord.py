@@ -154,15 +154,22 @@ def read_segment(
     A file that ends early is continued with empty strings, so a missing record keeps its place and
     fails where it is parsed instead of shifting all that follow.
     """
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=tf.reshape(path, [1]),
-        compression_type="",
-        buffer_size=tf.constant(_READ_BUFFER_BYTES, tf.int64),
-        byte_offsets=tf.reshape(tf.cast(byte_offset, tf.int64), [1]),
-    )
-    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    # TensorFlow 2.20 cannot serialize this dataset op at the top level of an iterator's graph (it
+    # forgets `byte_offsets`); inside a dataset function it never has to.
+    start = (path, tf.cast(byte_offset, tf.int64))
+    records = tf.data.Dataset.from_tensors(start).flat_map(_read_from)
     missing = tf.data.Dataset.from_tensors("").repeat()
     return records.concatenate(missing).take(num_records)
+
+
+def _read_from(path: tf.Tensor, byte_offset: tf.Tensor) -> tf.data.Dataset:
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path[tf.newaxis],
+        compression_type="",
+        buffer_size=tf.constant(_READ_BUFFER_BYTES, tf.int64),
+        byte_offsets=byte_offset[tf.newaxis],
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
 
 
 class _Buffered:
