@@ -1,0 +1,117 @@
+"""Trainable parameters of every registered variant, 1000 classes at 224 pixels."""
+
+import pytest
+
+from vit_tf.models import count_parameters, create_model, list_models
+
+# Asserted by the tests of google-research/vision_transformer.
+VISION_TRANSFORMER = {
+    "vit_ti16": 5_717_416,
+    "vit_s32": 22_878_952,
+    "vit_s16": 22_050_664,
+    "vit_b32": 88_224_232,
+    "vit_b16": 86_567_656,
+    "vit_b8": 86_576_872,
+    "vit_l32": 306_535_400,
+    "vit_l16": 304_326_632,
+    "vit_h14": 632_045_800,
+    "vit_s32_gap": 22_878_184,
+    "vit_s16_gap": 22_049_896,
+    "vit_b32_gap": 88_222_696,
+    "vit_b16_gap": 86_566_120,
+}
+# Derived from the layer sizes of google-research/big_vision (see `formula`).
+ATTENTION_POOLED = {
+    "vit_mu16": 89_320,
+    "vit_xs28": 6_404_328,
+    "vit_xs16": 6_032_616,
+    "vit_ti16_map": 6_161_704,
+    "vit_s32_map": 24_652_264,
+    "vit_s16_map": 23_823_976,
+    "vit_m16": 41_988_584,
+    "vit_b32_map": 95_309_800,
+    "vit_b28_map": 94_768_360,
+    "vit_b16_map": 93_653_224,
+    "vit_b14_map": 93_561_064,
+    "vit_l16_map": 316_919_784,
+    "vit_l14_map": 316_796_904,
+    "vit_so400m14": 428_833_704,
+    "vit_h14_map": 651_719_400,
+    "vit_g14": 1_037_857_384,
+    "vit_gigantic14": 1_882_797_416,
+    "vit_e14": 3_875_135_720,
+}
+PARAMETERS = VISION_TRANSFORMER | ATTENTION_POOLED
+TESTING = {"patch_size": 16, "width": 10, "depth": 1, "num_heads": 2, "mlp_dim": 10}
+
+
+def formula(width, depth, mlp_dim, patch, pool, classes=1000, image=224):
+    tokens = (image // patch) ** 2 + (pool == "token")
+    embedding = 3 * patch**2 * width + width + (pool == "token") * width + tokens * width
+    attention = 4 * (width**2 + width)
+    mlp = 2 * width * mlp_dim + mlp_dim + width
+    map_head = (width + attention + 2 * width + mlp) * (pool == "map")
+    blocks = depth * (4 * width + attention + mlp)
+    return embedding + blocks + 2 * width + map_head + (width + 1) * classes
+
+
+def test_every_variant_of_the_family_is_in_the_table():
+    assert sorted(PARAMETERS) == list_models("vit_*")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_variant_has_the_published_number_of_parameters(name):
+    assert count_parameters(name) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    {
+        "vit_mu16": (32, 1, 128, 16),
+        "vit_xs28": (256, 6, 1024, 28),
+        "vit_xs16": (256, 6, 1024, 16),
+        "vit_ti16_map": (192, 12, 768, 16),
+        "vit_s32_map": (384, 12, 1536, 32),
+        "vit_s16_map": (384, 12, 1536, 16),
+        "vit_m16": (512, 12, 2048, 16),
+        "vit_b32_map": (768, 12, 3072, 32),
+        "vit_b28_map": (768, 12, 3072, 28),
+        "vit_b16_map": (768, 12, 3072, 16),
+        "vit_b14_map": (768, 12, 3072, 14),
+        "vit_l16_map": (1024, 24, 4096, 16),
+        "vit_l14_map": (1024, 24, 4096, 14),
+        "vit_so400m14": (1152, 27, 4304, 14),
+        "vit_h14_map": (1280, 32, 5120, 14),
+        "vit_g14": (1408, 40, 6144, 14),
+        "vit_gigantic14": (1664, 48, 8192, 14),
+        "vit_e14": (1792, 56, 15360, 14),
+    }.items(),
+)
+def test_table_of_attention_pooled_variants_follows_from_their_sizes(name, sizes):
+    assert ATTENTION_POOLED[name] == formula(*sizes, pool="map")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "expected"),
+    [
+        ("vit", TESTING, 21_390),
+        ("vit", {**TESTING, "pool": "none"}, 21_370),
+        ("vit_mu16", {"patch_size": 14, "num_classes": 0}, 52_480),
+        ("vit_g14", {"num_classes": 0}, 1_036_448_384),
+        ("vit_gigantic14", {"num_classes": 0}, 1_881_132_416),
+        ("vit_g14", {"num_classes": 29_593}, 1_078_144_921),
+        ("vit_b16", {"representation_size": 768}, 86_567_656 + 768 * 769),
+        ("vit_ti16", {"layer_scale_init": 1e-4}, 5_717_416 + 12 * 2 * 192),
+        ("vit_ti16", {"num_registers": 4}, 5_717_416 + 4 * 192),
+        ("vit_ti16", {"position_includes_class_token": False}, 5_717_416 - 192),
+        ("vit_ti16", {"position_embedding": "sincos2d"}, 5_717_416 - 197 * 192),
+        ("vit_ti16", {"image_size": (64, 96)}, 5_717_416 - (196 - 4 * 6) * 192),
+    ],
+)
+def test_overrides_change_the_number_of_parameters(name, overrides, expected):
+    assert count_parameters(name, **overrides) == expected
+
+
+def test_count_without_allocation_equals_the_real_model():
+    model = create_model("vit_mu16", num_registers=2, dropout=0.1)
+    assert count_parameters("vit_mu16", num_registers=2, dropout=0.1) == model.count_params()

@@ -1,0 +1,287 @@
+"""What the ViT does beside agreeing with the reference: shapes, policies, randomness, saving."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from vit_tf.models import create_model, extract_features
+
+SMALL = {
+    "image_size": 16,
+    "patch_size": 8,
+    "width": 16,
+    "depth": 2,
+    "num_heads": 2,
+    "mlp_dim": 24,
+    "num_classes": 5,
+}
+VARIATIONS = {
+    "token": {},
+    "gap": {"pool": "gap", "representation_size": 12},
+    "map": {"pool": "map", "num_registers": 2},
+    "none": {"pool": "none"},
+    "position before class token": {"position_includes_class_token": False},
+    "sincos2d, registers": {"position_embedding": "sincos2d", "num_registers": 3},
+    "no position, layer scale": {"position_embedding": "none", "layer_scale_init": 0.1},
+    "non-square": {"image_size": (16, 24), "patch_size": (8, 4), "activation": "gelu"},
+    "no head": {"num_classes": 0},
+    "grey": {"channels": 1},
+}
+
+
+def small(**changes):
+    return create_model("vit", **{**SMALL, **changes})
+
+
+def images_for(model, batch=3):
+    shape = (batch, *model.image_size, model.channels)
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def randomize(model):
+    """Gives every weight a value, so that no zero or one hides a path."""
+    random = np.random.default_rng(1)
+    for weight in model.weights:
+        weight.assign(random.normal(scale=0.3, size=weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return randomize(small())
+
+
+@pytest.fixture(scope="module", params=VARIATIONS, ids=list(VARIATIONS))
+def variation(request):
+    return randomize(small(**VARIATIONS[request.param]))
+
+
+@pytest.fixture(scope="module")
+def bfloat16(model):
+    half = small(dtype="mixed_bfloat16")
+    half.set_weights(model.get_weights())
+    return half
+
+
+@pytest.fixture(scope="module", params=["dropout", "attention_dropout", "stochastic_depth"])
+def noisy(request):
+    return randomize(small(**{request.param: 0.5}))
+
+
+def test_output_shape_is_what_is_announced(variation):
+    images = images_for(variation)
+    assert variation(images).shape == variation.compute_output_shape(images.shape)
+
+
+def test_configuration_round_trips(variation):
+    clone = type(variation).from_config(variation.get_config())
+    assert clone.get_config() == variation.get_config()
+    assert [w.path for w in clone.weights] == [w.path for w in variation.weights]
+
+
+def test_saved_model_gives_the_same_outputs(variation, tmp_path):
+    variation.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    images = images_for(variation)
+    np.testing.assert_array_equal(loaded(images), variation(images))
+    assert loaded.preprocessing == variation.preprocessing
+    assert loaded.variant == variation.variant
+
+
+def test_every_weight_gets_a_finite_gradient(variation):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(variation(images_for(variation), training=True) ** 2)
+    gradients = tape.gradient(loss, [weight.value for weight in variation.trainable_variables])
+    for weight, gradient in zip(variation.trainable_variables, gradients, strict=True):
+        assert gradient is not None, weight.path
+        assert np.isfinite(gradient).all(), weight.path
+        assert np.any(gradient), weight.path
+
+
+def test_every_named_intermediate_is_there(variation):
+    names = variation.intermediate_names
+    features = extract_features(variation, images_for(variation), names)
+    assert list(features) == names
+
+
+def test_xla_gives_the_same_logits(model):
+    images = images_for(model)
+    compiled = tf.function(lambda x: model(x, training=False), jit_compile=True, autograph=False)
+    np.testing.assert_allclose(compiled(images), model(images), atol=1e-5)
+
+
+def test_batch_size_may_be_unknown(model):
+    spec = tf.TensorSpec((None, *model.image_size, 3), tf.float32)
+    traced = tf.function(lambda x: model(x), autograph=False).get_concrete_function(spec)
+    assert traced.output_shapes.as_list() == [None, 5]
+    for batch in (1, 3):
+        images = images_for(model, batch)
+        np.testing.assert_allclose(traced(tf.constant(images)), model(images), atol=1e-5)
+
+
+def test_summary_lists_the_parts(model):
+    lines = []
+    model.summary(print_fn=lines.append)
+    assert "block01" in "\n".join(lines)
+    assert "?" not in "\n".join(lines)
+
+
+def test_fresh_model_predicts_the_head_bias():
+    model = small(head_bias_init=-6.9)
+    np.testing.assert_allclose(model(images_for(model)), np.full((3, 5), -6.9), rtol=1e-6)
+
+
+def test_without_positions_the_order_of_patches_is_immaterial():
+    model = randomize(small(position_embedding="none", pool="gap"))
+    images = images_for(model)
+    swapped = np.concatenate([images[:, 8:], images[:, :8]], axis=1)
+    np.testing.assert_allclose(model(swapped), model(images), atol=1e-5)
+
+
+def test_stem_is_a_grid_of_rows_and_columns():
+    model = small(image_size=(16, 24))
+    stem = extract_features(model, images_for(model), ["stem"])["stem"]
+    assert stem.shape == (3, 2, 3, 16)
+
+
+class TestMixedPrecision:
+    def test_weights_and_logits_are_float32_and_the_rest_bfloat16(self, bfloat16):
+        images = images_for(bfloat16)
+        features = extract_features(bfloat16, images, ["block00/out", "pre_logits", "logits"])
+        assert features["block00/out"].dtype == tf.bfloat16
+        assert features["pre_logits"].dtype == tf.bfloat16
+        assert features["logits"].dtype == tf.float32
+        assert {weight.dtype for weight in bfloat16.weights} == {"float32"}
+
+    def test_logits_stay_close_to_float32(self, bfloat16, model):
+        images = images_for(model)
+        np.testing.assert_allclose(bfloat16(images), model(images), atol=0.1)
+
+    def test_policy_survives_saving(self, bfloat16, tmp_path):
+        bfloat16.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert loaded.blocks[0].mlp.compute_dtype == "bfloat16"
+        np.testing.assert_array_equal(loaded(images_for(loaded)), bfloat16(images_for(loaded)))
+
+
+class TestRandomness:
+    def test_is_active_only_in_training(self, noisy, model):
+        images = images_for(noisy, batch=8)
+        np.testing.assert_array_equal(noisy(images), model(images))
+        assert not np.allclose(noisy(images, training=True), noisy(images))
+
+    def test_follows_from_seeds_that_the_model_lists(self, noisy):
+        seeds = [v for v in noisy.non_trainable_variables if "seed_generator" in v.path]
+        assert seeds
+
+        def run(value):
+            mapping = [(seed, np.full(seed.shape, value, seed.dtype)) for seed in seeds]
+            with keras.StatelessScope(state_mapping=mapping):
+                return np.asarray(noisy(images_for(noisy, batch=8), training=True))
+
+        np.testing.assert_array_equal(run(7), run(7))
+        assert not np.array_equal(run(7), run(8))
+
+    def test_model_without_rates_has_no_state_but_weights(self, model):
+        assert model.non_trainable_variables == []
+
+
+class TestResetHead:
+    def test_new_head_is_zero_and_the_body_stays(self):
+        model = randomize(small())
+        body = model.blocks[1].get_weights()
+        model.reset_head(7)
+        assert model.num_classes == 7
+        np.testing.assert_array_equal(model(images_for(model)), np.zeros((3, 7)))
+        np.testing.assert_array_equal(model.blocks[1].get_weights()[0], body[0])
+
+    def test_paths_of_weights_are_those_of_a_model_made_that_way(self):
+        model = small()
+        model.reset_head(7)
+        made = small(num_classes=7)
+        assert [w.path for w in model.weights] == [w.path for w in made.weights]
+        assert [w.shape for w in model.weights] == [w.shape for w in made.weights]
+
+    def test_head_can_be_removed_and_added(self):
+        model = small()
+        model.reset_head(0)
+        assert model(images_for(model)).shape == (3, 16)
+        assert model.count_params() == small(num_classes=0).count_params()
+        model.reset_head(2)
+        assert model(images_for(model)).shape == (3, 2)
+
+    def test_model_with_a_new_head_can_be_saved(self, tmp_path):
+        model = small()
+        model.reset_head(7)
+        randomize(model).save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(loaded(images_for(model)), model(images_for(model)))
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"image_size": (20, 30)},
+                r"patch_size=\(8, 8\) does not divide image_size=\(20, 30\); the nearest image "
+                r"size that works: \(16, 24\) and \(24, 32\)",
+            ),
+            ({"image_size": 5}, r"size that works: \(8, 8\)\."),
+            ({"num_heads": 3}, "num_heads=3 does not divide width=16"),
+            ({"pool": "mean"}, "pool='mean' is not one of 'token', 'gap', 'map', 'none'"),
+            (
+                {"position_embedding": "sincos"},
+                "position_embedding='sincos' is not one of 'learned', 'sincos2d', 'none'",
+            ),
+            (
+                {"position_embedding": "sincos2d", "width": 18},
+                "needs a width that is a multiple of 4, got 18; the nearest are 16 and 20",
+            ),
+            ({"activation": "gelu_tan"}, "Unknown activation 'gelu_tan'. Did you mean 'gelu_tanh'"),
+            ({"stochastic_depth": 1.0}, r"stochastic_depth is a rate in \[0, 1\), got 1.0"),
+        ],
+    )
+    def test_configuration_that_cannot_be(self, changes, message):
+        with pytest.raises(ValueError, match=message):
+            small(**changes)
+
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            (
+                np.zeros((2, 16, 24, 3), np.float32),
+                r"\[batch, 16, 16, 3\] are expected .*, got shape \[2, 16, 24, 3\]",
+            ),
+            (
+                np.zeros((2, 16, 16, 1), np.float32),
+                r"\[batch, 16, 16, 3\] are expected .*, got shape \[2, 16, 16, 1\]",
+            ),
+            (
+                np.zeros((16, 16, 3), np.float32),
+                r"\[batch, 16, 16, 3\] are expected .*, got shape \[16, 16, 3\]",
+            ),
+            (
+                np.zeros((2, 16, 16, 3), np.uint8),
+                r"Floating-point images are expected, got uint8.*decode\|resize\(16\)",
+            ),
+        ],
+    )
+    def test_images_that_do_not_fit(self, model, images, message):
+        with pytest.raises(ValueError, match=message):
+            model(images)
+
+    def test_misspelt_intermediate_answers_with_the_closest(self, model):
+        with pytest.raises(
+            ValueError, match=r"no intermediate 'block1/out'. Did you mean 'block01"
+        ):
+            extract_features(model, images_for(model), ["block1/out"])
+
+
+def test_extract_features_returns_only_what_was_asked(model):
+    features = extract_features(model, images_for(model), ["logits", "block01/attn_weights"])
+    assert list(features) == ["logits", "block01/attn_weights"]
+    np.testing.assert_allclose(
+        np.sum(features["block01/attn_weights"], axis=-1), np.ones((3, 2, 5)), rtol=1e-5
+    )
