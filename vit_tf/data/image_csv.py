@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def _labels(
 ) -> tuple[list[int], Sequence[str]]:
     """Returns every row's label and the class names."""
     texts = [row[label_column] for _, row in rows]
-    if not all(text.isdecimal() for text in texts):
+    if not all(re.fullmatch(r"-?[0-9]+", text) for text in texts):
         names = class_names or sorted(set(texts))
         for line, row in rows:
             if row[label_column] not in names:
@@ -113,7 +114,7 @@ def _labels(
     labels = [int(text) for text in texts]
     names = class_names or _names_of_integers(csv_path, rows, labels, name_column)
     for (line, row), label in zip(rows, labels, strict=True):
-        if label >= len(names):
+        if not 0 <= label < len(names):
             raise ValueError(
                 f"{csv_path} line {line}: label {label} is outside 0..{len(names) - 1} "
                 f"({len(names)} class names)"

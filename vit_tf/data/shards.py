@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -229,6 +230,7 @@ def _write_shards(
         total=plan.num_images,
         initial=plan.num_images - sum(len(shard.records) for shard in todo),
         unit=" images",
+        mininterval=0.1 if sys.stderr.isatty() else 10,  # log files want few lines
         disable=not progress,
     )
     with bar, ThreadPoolExecutor(num_workers) as pool:

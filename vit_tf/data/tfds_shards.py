@@ -47,7 +47,8 @@ def prepare_tfds(
     if not there or not (directory / CHECKSUM_FILE).exists():
         with clear_disk_errors(directory / CHECKSUM_FILE):
             write_checksums(directory, {path.name: file_sha256(path) for path in shards})
-    label = builder.info.features.get("label")
+    features = builder.info.features
+    label = features["label"] if "label" in features else None
     return DatasetSummary(
         directory=directory,
         split_sizes={split: info.num_examples for split, info in builder.info.splits.items()},
@@ -62,11 +63,20 @@ def prepare_tfds(
 def _prepare(builder, name: str, config) -> None:
     """Runs TFDS' own preparation and says what to do where its download fails."""
     import requests
+    from tensorflow_datasets.core.download import download_manager, extractor, util
 
+    broken_download = (
+        requests.exceptions.RequestException,
+        util.DownloadError,
+        download_manager.NonMatchingChecksumError,
+        extractor.ExtractError,
+    )
     try:
         builder.download_and_prepare(download_config=config)
-    except requests.exceptions.RequestException as error:
+    except broken_download as error:
         raise OSError(
             f"tfds:{name}: the download failed ({error}); check the network and run the same "
             "command again"
         ) from error
+    except AssertionError as error:  # TFDS' way to ask for files that people must fetch themselves
+        raise ValueError(f"tfds:{name}: TFDS cannot prepare it: {error}") from error
