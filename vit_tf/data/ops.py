@@ -162,10 +162,10 @@ def on_image_and_seed(function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> 
 
 
 def _size(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if not all(isinstance(side, int) and side > 0 for side in (height, width)):
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size must be a positive int or (height, width), got {size!r}")
-    return height, width
+    return sides
 
 
 def _resizer(

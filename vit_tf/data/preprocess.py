@@ -154,6 +154,8 @@ def _parse_call(node: ast.expr) -> tuple[str, list, dict, str]:
         return node.id, [], {}, text
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
         raise ValueError(f"{text!r} is not an op")
+    if any(keyword.arg is None for keyword in node.keywords):
+        raise ValueError(f"the arguments of {text!r} must be plain values")
     try:
         args = [ast.literal_eval(arg) for arg in node.args]
         kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
