@@ -83,9 +83,10 @@ def test_softmax_is_taken_in_float32_under_mixed_precision():
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
 
 
-def test_number_of_heads_must_divide_the_width():
+@pytest.mark.parametrize("layer", [MultiHeadSelfAttention(5), MAPHead(5, 8)])
+def test_number_of_heads_must_divide_the_width(layer):
     with pytest.raises(ValueError, match="num_heads=5 does not divide width=12"):
-        MultiHeadSelfAttention(5).build((None, 5, 12))
+        layer.build((None, 5, 12))
 
 
 def test_attention_dropout_acts_in_training_only(tokens):

@@ -164,6 +164,14 @@ class TestMixedPrecision:
         assert loaded.blocks[0].mlp.compute_dtype == "bfloat16"
         np.testing.assert_array_equal(loaded(images_for(loaded)), bfloat16(images_for(loaded)))
 
+    def test_training_step_compiles_with_every_kind_of_noise(self):
+        rates = {"dropout": 0.1, "attention_dropout": 0.1, "stochastic_depth": 0.1}
+        model = small(dtype="mixed_bfloat16", pool="map", **rates)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, jit_compile=True)
+        history = model.fit(images_for(model, 5), np.arange(5), epochs=8, verbose=0).history
+        assert history["loss"][-1] < history["loss"][0] == pytest.approx(np.log(5), abs=1e-3)
+
 
 class TestRandomness:
     def test_is_active_only_in_training(self, noisy, model):
@@ -228,6 +236,11 @@ class TestErrors:
                 r"patch_size=\(8, 8\) does not divide image_size=\(20, 30\); the nearest image "
                 r"size that works: \(16, 24\) and \(24, 32\)",
             ),
+            (
+                {"image_size": (16, 16, 3)},
+                r"image_size is a positive integer or two of them, .*, got \(16, 16, 3\)",
+            ),
+            ({"patch_size": 0}, r"patch_size is a positive integer or two of them, .*, got 0"),
             ({"image_size": 5}, r"size that works: \(8, 8\)\."),
             ({"num_heads": 3}, "num_heads=3 does not divide width=16"),
             ({"pool": "mean"}, "pool='mean' is not one of 'token', 'gap', 'map', 'none'"),

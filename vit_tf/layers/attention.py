@@ -25,6 +25,15 @@ def projection(features: int, parts: int, width: int, **kwargs) -> keras.layers.
     return keras.layers.Dense(parts * features, kernel_initializer=initializer, **kwargs)
 
 
+def check_heads(num_heads: int, width: int) -> None:
+    """Raises a ValueError unless the number of heads divides the width."""
+    if width % num_heads:
+        raise ValueError(
+            f"num_heads={num_heads} does not divide width={width}; choose a width that is a "
+            f"multiple of {num_heads} or another number of heads."
+        )
+
+
 def attention_weights(query, transposed_key):
     """Softmax attention, computed in at least float32 because half types lose small weights.
 
@@ -63,11 +72,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def build(self, input_shape):
         """Creates kernels [width, 3 * width] and [width, width] and their biases."""
         width = input_shape[-1]
-        if width % self.num_heads:
-            raise ValueError(
-                f"num_heads={self.num_heads} does not divide width={width}; choose a width that is "
-                f"a multiple of {self.num_heads} or another number of heads."
-            )
+        check_heads(self.num_heads, width)
         self.query_key_value = projection(width, 3, width, dtype=self.dtype_policy, name="qkv")
         self.query_key_value.build(input_shape)
         self.dropout = keras.layers.Dropout(

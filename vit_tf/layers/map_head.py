@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from vit_tf.layers.attention import attention_weights, projection
+from vit_tf.layers.attention import attention_weights, check_heads, projection
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
 from vit_tf.layers.mlp import MLP
 
@@ -22,6 +22,9 @@ class MAPHead(keras.layers.Layer):
         mlp_dim: Size of the MLP's hidden layer.
         norm_epsilon: Epsilon of the LayerNorm.
         activation: Name of the MLP's activation.
+
+    Raises:
+        ValueError: At build, if `num_heads` does not divide the width.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class MAPHead(keras.layers.Layer):
     def build(self, input_shape):
         """Creates the probe [1, 1, width] and the weights of attention, norm and MLP."""
         batch, _, width = input_shape
+        check_heads(self.num_heads, width)
         policy = self.dtype_policy
         self.probe = self.add_weight(
             name="probe", shape=(1, 1, width), initializer="glorot_uniform"

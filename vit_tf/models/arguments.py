@@ -1,28 +1,29 @@
 """Checks of constructor arguments and of images that all families share."""
 
+import numbers
 from collections.abc import Sequence
 
 import keras
 
 
-def as_pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """Returns (height, width) for a side or a pair of sides in pixels."""
-    return (size, size) if isinstance(size, int) else tuple(size)
+def as_pair(parameter: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns (height, width) for a side or a pair of sides in pixels.
+
+    Raises:
+        ValueError: `size` is neither a positive integer nor two of them.
+    """
+    sides = (size, size) if isinstance(size, numbers.Integral) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(s, numbers.Integral) and s > 0 for s in sides):
+        raise ValueError(
+            f"{parameter} is a positive integer or two of them, (height, width), got {size!r}."
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def check_choice(parameter: str, given: object, choices: Sequence[object]) -> None:
     """Raises a ValueError that lists the choices unless `given` is among them."""
     if given not in choices:
         raise ValueError(f"{parameter}={given!r} is not one of {', '.join(map(repr, choices))}.")
-
-
-def check_heads(num_heads: int, width: int) -> None:
-    """Raises a ValueError unless the heads divide the width."""
-    if width % num_heads:
-        raise ValueError(
-            f"num_heads={num_heads} does not divide width={width}; choose a width that is a "
-            f"multiple of {num_heads} or another number of heads."
-        )
 
 
 def grid_size(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:

@@ -24,7 +24,8 @@ from vit_tf.layers import (
     SinCos2DPositionEmbedding,
     linear_rates,
 )
-from vit_tf.models.arguments import as_pair, check_choice, check_heads, check_images, grid_size
+from vit_tf.layers.attention import check_heads
+from vit_tf.models.arguments import as_pair, check_choice, check_images, grid_size
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.models.registry import register, register_family
 
@@ -165,12 +166,12 @@ class ViT(keras.Model):
         **kwargs,
     ):
         super().__init__(name=name, **kwargs)
-        self.patch_size = as_pair(patch_size)
+        self.patch_size = as_pair("patch_size", patch_size)
         self.width = width
         self.depth = depth
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
-        self.image_size = as_pair(image_size)
+        self.image_size = as_pair("image_size", image_size)
         self.num_classes = num_classes
         self.pool = pool
         self.representation_size = representation_size
