@@ -13,11 +13,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from vit_tf.data import shards
+from vit_tf.data import shard_writer, shards
 from vit_tf.data.digits import digits_collection
 from vit_tf.data.image_files import ImageCollection, ImageRecord, list_image_folder
 from vit_tf.data.shard_plan import plan_shards
-from vit_tf.data.shards import encode_example, write_dataset
+from vit_tf.data.shard_writer import encode_example
+from vit_tf.data.shards import write_dataset
 
 NUM_IMAGES = 90
 BAD_GIF = b"GIF89a" + bytes(30)
@@ -48,6 +49,10 @@ def tree_digest(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
     }
+
+
+class Stop(Exception):
+    """Stands for whatever ends a run."""
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +177,23 @@ def test_a_damaged_dataset_is_not_called_complete(tmp_path):
     assert write(tmp_path).already_complete
 
 
+@pytest.mark.parametrize("moment", ["_tidy", "sync"])
+def test_a_replacement_stopped_while_it_is_published_is_finished(tmp_path, monkeypatch, moment):
+    def stop(path):
+        if path.name in ("1.0.0", "tiny"):  # after both renames
+            raise Stop
+
+    write(tmp_path)
+    other = make_collection(i7=png(200))
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(shards, moment, stop)
+        write(tmp_path, other, overwrite=True)
+    directory = write(tmp_path, other).directory
+    assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
+    whole = write(tmp_path / "whole", other).directory
+    assert tree_digest(directory) == tree_digest(whole)
+
+
 def test_two_writers_do_not_meet(tmp_path):
     message = f"another process is writing in {tmp_path / 'tiny'}; wait for it to finish"
     with (
@@ -179,10 +201,6 @@ def test_two_writers_do_not_meet(tmp_path):
         pytest.raises(FileExistsError, match=f"^{re.escape(message)}$"),
     ):
         write(tmp_path)
-
-
-class Stop(Exception):
-    """Stands for whatever ends a run."""
 
 
 def stop_after(monkeypatch, images: int) -> None:
@@ -194,7 +212,7 @@ def stop_after(monkeypatch, images: int) -> None:
             raise Stop
         return encode(record, image)
 
-    monkeypatch.setattr(shards, "encode_example", encode_or_stop)
+    monkeypatch.setattr(shard_writer, "encode_example", encode_or_stop)
 
 
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(tiny, tmp_path, monkeypatch):
@@ -261,7 +279,7 @@ def test_a_shard_of_bad_images_alone_is_an_error(tmp_path):
 def test_a_file_that_vanished_is_a_bad_image(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(png(1))
-    (encoded,) = shards._check_and_encode([ImageRecord("a.png", 0, tmp_path / "no.png")])
+    (encoded,) = shard_writer._check_and_encode([ImageRecord("a.png", 0, tmp_path / "no.png")])
     assert encoded == ("a.png", None, "cannot be read (No such file or directory)")
 
 

@@ -8,50 +8,28 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
 from vit_tf.data.disk import (
     check_space,
     clear_disk_errors,
-    file_sha256,
     read_json,
     sync,
     write_checksums,
     write_whole,
 )
-from vit_tf.data.image_files import ImageCollection, ImageRecord, image_problem, list_some
-from vit_tf.data.shard_plan import Shard, ShardPlan, plan_shards
+from vit_tf.data.image_files import ImageCollection, list_some
+from vit_tf.data.shard_plan import ShardPlan, plan_shards
+from vit_tf.data.shard_writer import PROGRESS_FOLDER, ShardResult, finished_result, write_shard
 
 _PLAN_FILE = "shard_plan.json"
 _SKIPPED_FILE = "skipped.txt"
 _TFDS_INFO_FILE = "dataset_info.json"
-_PROGRESS_FOLDER = "progress"
-_CHUNK = 32  # images a worker takes at a time
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardResult:
-    """What became of one shard.
-
-    Attributes:
-      num_examples: Images written.
-      num_bytes: Sum of the serialised examples' sizes, as TFDS counts it.
-      file_bytes: Size of the file.
-      sha256: The file's digest, in hex.
-      bad_images: (file name, why) of every image left out.
-    """
-
-    num_examples: int
-    num_bytes: int
-    file_bytes: int
-    sha256: str
-    bad_images: list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,33 +108,14 @@ def write_dataset(
             return _existing(final, plan, collection)
         work = final.with_name(f"{version}.incomplete")
         _start(work, plan, say)
-        results = _write_shards(work, plan, num_workers or os.cpu_count() or 1, progress, say)
+        results = _write_missing_shards(
+            work, plan, num_workers or os.cpu_count() or 1, progress, say
+        )
         _settle_bad_images(results, plan, skip_bad_images, work, say)
         with clear_disk_errors(work):
             _write_metadata(work, plan, results, collection, version)
         _publish(work, final)
     return _summary(final, plan, results, len(collection.class_names))
-
-
-def encode_example(record: ImageRecord, image: bytes) -> bytes:
-    """Serialises one example as `features()` describes it.
-
-    This is what TFDS' own serialiser gives, but with the map's keys in a fixed order, which TFDS
-    leaves to chance: the same input must give the same bytes.
-
-    Args:
-      record: The image's label and name.
-      image: Its encoded bytes.
-    """
-    feature = {
-        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
-        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[record.label])),
-        "image/filename": tf.train.Feature(
-            bytes_list=tf.train.BytesList(value=[record.filename.encode()])
-        ),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=feature))
-    return example.SerializeToString(deterministic=True)
 
 
 @contextlib.contextmanager
@@ -195,7 +154,7 @@ def _existing(final: Path, plan: ShardPlan, collection: ImageCollection) -> Data
             raise FileExistsError(
                 f"{path} is missing or cut short; give --overwrite to write the dataset again"
             )
-    shutil.rmtree(final / _PROGRESS_FOLDER, ignore_errors=True)
+    _tidy(final)
     summary = _summary(final, plan, results, len(collection.class_names))
     return dataclasses.replace(
         summary,
@@ -212,16 +171,16 @@ def _start(work: Path, plan: ShardPlan, say: Callable[[str], None]) -> None:
             say(f"{work}: the images or options changed since it was begun; starting over")
             _remove(work)
         (work / _TFDS_INFO_FILE).unlink(missing_ok=True)
-        (work / _PROGRESS_FOLDER).mkdir(parents=True, exist_ok=True)
+        (work / PROGRESS_FOLDER).mkdir(parents=True, exist_ok=True)
         write_whole(work / _PLAN_FILE, json.dumps({"fingerprint": plan.fingerprint}))
 
 
-def _write_shards(
+def _write_missing_shards(
     work: Path, plan: ShardPlan, num_workers: int, progress: bool, say: Callable[[str], None]
 ) -> list[ShardResult]:
     """Writes what is not there yet and returns every shard's result, in the plan's order."""
-    finished = {shard: _finished_result(work, shard) for shard in plan.shards}
-    todo = [shard for shard in plan.shards if finished[shard] is None]
+    results = {shard.filename: finished_result(work, shard) for shard in plan.shards}
+    todo = [shard for shard in plan.shards if results[shard.filename] is None]
     if len(todo) < len(plan.shards):
         say(f"{work}: keeping {len(plan.shards) - len(todo)} of {len(plan.shards)} shards")
     needed = sum(shard.num_bytes for shard in todo)
@@ -236,84 +195,9 @@ def _write_shards(
     with bar, ThreadPoolExecutor(num_workers) as pool:
         for shard in todo:
             with clear_disk_errors(work / shard.filename, needed):
-                finished[shard] = _write_shard(work, shard, pool, num_workers, bar)
+                results[shard.filename] = write_shard(work, shard, pool, num_workers, bar)
             needed -= shard.num_bytes
-    return [finished[shard] for shard in plan.shards]
-
-
-def _write_shard(
-    work: Path, shard: Shard, pool: ThreadPoolExecutor, num_workers: int, bar: tqdm
-) -> ShardResult:
-    """Writes one shard under a temporary name and renames it when it is whole and on disk."""
-    temporary = work / f"{shard.filename}.tmp"
-    num_examples = num_bytes = 0
-    bad_images: list[tuple[str, str]] = []
-    chunks = [shard.records[i : i + _CHUNK] for i in range(0, len(shard.records), _CHUNK)]
-    try:
-        with tf.io.TFRecordWriter(os.fspath(temporary)) as writer:
-            for encoded in _ordered_map(pool, _check_and_encode, chunks, window=4 * num_workers):
-                for filename, example, problem in encoded:
-                    if problem is not None:
-                        bad_images.append((filename, problem))
-                        continue
-                    writer.write(example)
-                    num_examples += 1
-                    num_bytes += len(example)
-                bar.update(len(encoded))
-        result = ShardResult(
-            num_examples, num_bytes, temporary.stat().st_size, file_sha256(temporary), bad_images
-        )
-        sync(temporary)
-        write_whole(_result_file(work, shard), json.dumps(dataclasses.asdict(result)))
-        temporary.rename(work / shard.filename)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return result
-
-
-def _check_and_encode(
-    records: Iterable[ImageRecord],
-) -> list[tuple[str, bytes | None, str | None]]:
-    """Returns (file name, example, None) of readable images, (file name, None, why) of others."""
-    encoded = []
-    for record in records:
-        try:
-            image = record.read()
-        except OSError as error:
-            encoded.append((record.filename, None, f"cannot be read ({error.strerror})"))
-            continue
-        problem = image_problem(image)
-        example = encode_example(record, image) if problem is None else None
-        encoded.append((record.filename, example, problem))
-    return encoded
-
-
-def _ordered_map(
-    pool: ThreadPoolExecutor, function: Callable, items: Iterable, window: int
-) -> Iterator:
-    """Like `pool.map`, but holds no more than `window` results that nobody has taken yet."""
-    pending: collections.deque[Future] = collections.deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) >= window:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _finished_result(work: Path, shard: Shard) -> ShardResult | None:
-    """Returns what an earlier run wrote down about a shard that it finished."""
-    stored = read_json(_result_file(work, shard))
-    path = work / shard.filename
-    if stored is None or not path.exists() or path.stat().st_size != stored["file_bytes"]:
-        return None
-    bad_images = [(filename, problem) for filename, problem in stored.pop("bad_images")]
-    return ShardResult(**stored, bad_images=bad_images)
+    return [results[shard.filename] for shard in plan.shards]
 
 
 def _settle_bad_images(
@@ -386,7 +270,7 @@ def _write_metadata(
 
 def _publish(work: Path, final: Path) -> None:
     """Gives the whole dataset its name; a dataset that is there already makes room."""
-    replaced = final.with_name(f"{final.name}.replaced")
+    replaced = _replaced(final)
     with clear_disk_errors(final):
         for path in work.iterdir():
             sync(path)
@@ -396,8 +280,18 @@ def _publish(work: Path, final: Path) -> None:
             final.rename(replaced)
         work.rename(final)
         sync(final.parent)
-        _remove(replaced)
-        shutil.rmtree(final / _PROGRESS_FOLDER)
+        _tidy(final)
+
+
+def _tidy(final: Path) -> None:
+    """Removes what only the writing needed; done again should a run have ended before it."""
+    _remove(_replaced(final))
+    shutil.rmtree(final / PROGRESS_FOLDER, ignore_errors=True)
+
+
+def _replaced(final: Path) -> Path:
+    """Where the dataset that makes room for a new one waits for its removal."""
+    return final.with_name(f"{final.name}.replaced")
 
 
 def _summary(
@@ -421,7 +315,3 @@ def _remove(folder: Path) -> None:
     if folder.exists():
         (folder / _TFDS_INFO_FILE).unlink(missing_ok=True)
         shutil.rmtree(folder)
-
-
-def _result_file(work: Path, shard: Shard) -> Path:
-    return work / _PROGRESS_FOLDER / f"{shard.filename}.json"

@@ -48,12 +48,12 @@ def prepare_tfds(
         with clear_disk_errors(directory / CHECKSUM_FILE):
             write_checksums(directory, {path.name: file_sha256(path) for path in shards})
     features = builder.info.features
-    label = features["label"] if "label" in features else None
+    num_classes = features["label"].num_classes if "label" in features else None
     return DatasetSummary(
         directory=directory,
         split_sizes={split: info.num_examples for split, info in builder.info.splits.items()},
         shard_counts={split: info.num_shards for split, info in builder.info.splits.items()},
-        num_classes=getattr(label, "num_classes", None) or 0,
+        num_classes=num_classes or 0,
         num_bytes=sum(path.stat().st_size for path in shards),
         num_skipped=0,
         already_complete=there,
