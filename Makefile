@@ -4,13 +4,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install quickstart test test-slow lint format clean
+.PHONY: help install quickstart test test-slow lint format clean
 
-install: $(STAMP)  ## the environment alone
+help:  ## what there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+install: $(STAMP)  ## the environment alone: .venv with the tested versions
 
 $(STAMP): setup.py constraints.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "vit_tf needs Python 3.11 or newer, $(PYTHON) is %d.%d; say make PYTHON=python3.11" % v[:2])'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,quickstart]'
-	touch $@
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit("vit_tf needs Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.11" % v[:2] if v < (3, 11) else 0)'
+	@echo "installing TensorFlow and the rest into $(VENV) (once, a few minutes) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,quickstart]'
+	@touch $@
+
+quickstart: $(STAMP)  ## digits -> shards -> trained, evaluated, exported, served: a few minutes
+	@$(BIN)/python tools/quickstart.py
+
+test: $(STAMP)  ## the test suite
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+test-slow: $(STAMP)  ## what needs several processes or minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)  ## ruff: format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(STAMP)  ## lets ruff format and mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## removes the environment and what the quickstart wrote
+	rm -rf $(VENV) runs *.egg-info

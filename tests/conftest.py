@@ -8,6 +8,12 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
+
+# Two devices, so that distribution is tested in the same process as everything else.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +27,14 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shards of the handwritten digits: 1,437 training and 360 test images of 8x8 pixels."""
+    from vit_tf.data.digits import digits_collection
+    from vit_tf.data.shards import write_dataset
+
+    out = tmp_path_factory.mktemp("shards")
+    written = write_dataset(digits_collection(), out, "digits", num_shards=2, progress=False)
+    return str(written.directory)

@@ -1,1 +1,40 @@
-"""vit_tf."""
+"""vit_tf: a Vision Transformer model garden for TensorFlow and Keras.
+
+    import vit_tf
+
+    model = vit_tf.create_model("vit_b16", num_classes=10, image_size=224)
+    vit_tf.list_models("vit_*")
+
+Names are imported on first use, so that listing models does not load the trainer.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Classification": "vit_tf.training",
+    "Estimator": "vit_tf.training",
+    "Input": "vit_tf.data",
+    "Optimization": "vit_tf.training",
+    "RunConfig": "vit_tf.training",
+    "TFDSSource": "vit_tf.data",
+    "TFRecordSource": "vit_tf.data",
+    "Task": "vit_tf.training",
+    "count_parameters": "vit_tf.models",
+    "create_model": "vit_tf.models",
+    "extract_features": "vit_tf.models",
+    "list_models": "vit_tf.models",
+}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str):
+    if name not in _WHERE:
+        raise AttributeError(f"module 'vit_tf' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,1 +1,1 @@
-"""vit_tf."""
+"""Evaluators: what a model's outputs are worth."""

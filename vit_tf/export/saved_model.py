@@ -1,0 +1,170 @@
+"""SavedModels that serve what was evaluated, from encoded image bytes to class names."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Served and evaluated outputs come from the same operations; only the batch they run in differs,
+# and with it the order in which a matrix product adds up.
+TOLERANCE = 1e-4
+_CHECKED_EXAMPLES = 32
+
+
+class ServingModule(tf.Module):
+    """A model together with its preprocessing and class names.
+
+    Args:
+      model: the model, whose variables go into the SavedModel.
+      predict: images [batch, height, width, channels], preprocessed -> `"logits"` and
+        `"probabilities"`, [batch, classes].
+      preprocess: evaluation's `vit_tf.data.Preprocess`.
+      class_names: a name a class.
+      top_k: how many classes to name.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+        preprocess: Any,
+        class_names: Sequence[str],
+        top_k: int = 5,
+    ):
+        super().__init__()
+        self.model = model
+        self._predict = predict
+        self._preprocess = preprocess
+        self.class_names = tf.Variable(list(class_names), trainable=False, dtype=tf.string)
+        self._top_k = min(top_k, len(class_names))
+        self._shape = preprocess.image_shape
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def classify(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies encoded images (JPEG, PNG, ...), each of any size."""
+        images = self._map(self._preprocess.image_from_bytes, image_bytes)
+        return self._outputs(images)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")])
+    def classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Classifies decoded images [batch, height, width, channels], values 0 to 255."""
+        return self._outputs(self._map(self._preprocess.image_from_pixels, images))
+
+    def _map(self, function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
+        images = tf.map_fn(
+            function, inputs, fn_output_signature=tf.TensorSpec(self._shape, tf.float32)
+        )
+        return tf.ensure_shape(images, [None, *self._shape])
+
+    def _outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = self._predict(images)
+        top = tf.math.top_k(outputs["probabilities"], self._top_k)
+        return {
+            **outputs,
+            "top_ids": top.indices,
+            "top_probabilities": top.values,
+            "top_names": tf.gather(self.class_names, top.indices),
+        }
+
+
+def export_saved_model(
+    model: keras.Model,
+    predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    evaluation_input: Any,
+    export_dir: str,
+    facts: dict[str, Any] | None = None,
+) -> str:
+    """Writes a SavedModel with the evaluation's preprocessing, and checks it before it is seen.
+
+    Signatures: `serving_default` takes `image_bytes` (strings [batch]); `image` takes `images`
+    (uint8 [batch, height, width, channels]). Both return `logits`, `probabilities`, `top_ids`,
+    `top_names` and `top_probabilities`. `assets.extra/model_card.json` says what it is.
+
+    Args:
+      model: the model.
+      predict: see `ServingModule`.
+      evaluation_input: `vit_tf.data.Input` of the evaluation.
+      export_dir: folder of numbered exports; the new one gets the next number.
+      facts: more for the model card.
+
+    Returns:
+      Path of the new folder.
+
+    Raises:
+      RuntimeError: if the SavedModel's outputs differ from the evaluated ones.
+      OSError: if it cannot be written; nothing is left then.
+    """
+    preprocess = evaluation_input.preprocess
+    names = evaluation_input.class_names or [str(i) for i in range(model.num_classes)]
+    names = [*names, *(f"class {i}" for i in range(len(names), model.num_classes))]
+    module = ServingModule(model, predict, preprocess, names)
+    tf.io.gfile.makedirs(export_dir)
+    version = 1 + max((int(n.strip("/")) for n in _numbered(export_dir)), default=0)
+    final = os.path.join(export_dir, str(version))
+    aside = os.path.join(export_dir, f".incomplete-{version}-{os.getpid()}")
+    try:
+        tf.saved_model.save(
+            module,
+            aside,
+            signatures={"serving_default": module.classify, "image": module.classify_images},
+        )
+        difference = _check(aside, predict, evaluation_input)
+        card = {
+            "model": getattr(model, "variant", None) or type(model).__name__,
+            "config": keras.saving.serialize_keras_object(model)["config"],
+            "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
+            "preprocess": str(preprocess),
+            "class_names": names,
+            "largest_difference_to_evaluation": difference,
+            **(facts or {}),
+        }
+        extra = os.path.join(aside, "assets.extra")
+        tf.io.gfile.makedirs(extra)
+        with tf.io.gfile.GFile(os.path.join(extra, "model_card.json"), "w") as file:
+            file.write(json.dumps(card, indent=1, default=str))
+        tf.io.gfile.rename(aside, final)
+    except tf.errors.OpError as error:
+        raise OSError(
+            f"could not write the SavedModel to {aside}: {error.message}. Nothing was published; "
+            "make room, or choose another --export_dir"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return final
+
+
+def _check(
+    saved_model: str,
+    predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    evaluation_input: Any,
+) -> float:
+    """Largest difference between served and evaluated logits on the first evaluation images."""
+    batch = next(iter(evaluation_input()))
+    rows = tf.where(batch["mask"] > 0)[:_CHECKED_EXAMPLES, 0]
+    evaluated = tf.gather(predict(batch["image"])["logits"], rows)
+    wanted = tf.gather(batch["index"], rows).numpy()
+    encoded = {
+        int(record["index"]): record["image"]
+        for record in evaluation_input.encoded().take(evaluation_input.batch_size)
+    }
+    served = tf.saved_model.load(saved_model).signatures["serving_default"](
+        image_bytes=tf.stack([encoded[index] for index in wanted])
+    )["logits"]
+    difference = float(tf.reduce_max(tf.abs(served - evaluated)))
+    scale = max(1.0, float(tf.reduce_max(tf.abs(evaluated))))
+    if not difference <= TOLERANCE * scale:
+        raise RuntimeError(
+            f"the SavedModel's logits differ from the evaluated ones by {difference:.3g} on "
+            f"{len(wanted)} evaluation images (allowed: {TOLERANCE * scale:.3g}); it was not published. "
+            f"Preprocessing: {evaluation_input.preprocess}"
+        )
+    return difference
+
+
+def _numbered(folder: str) -> list[str]:
+    return [n for n in tf.io.gfile.listdir(folder) if n.strip("/").isdigit()]

@@ -1,0 +1,315 @@
+"""The Estimator: train, evaluate, predict and export a task, with all state in `model_dir`."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from vit_tf.export import export_saved_model
+from vit_tf.training import strategies
+from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
+from vit_tf.training.loop import EvalLoop
+from vit_tf.training.model_dir import ModelDir, config_difference
+from vit_tf.training.report import start_report
+from vit_tf.training.run_config import RunConfig
+from vit_tf.training.run_log import RunLog, duration
+from vit_tf.training.tasks import Task
+from vit_tf.training.train_run import TrainRun
+
+# A process that evaluates beside a running trainer has a metrics file of its own.
+_EVAL_METRICS = "metrics_eval.jsonl"
+
+
+class Estimator:
+    """Trains and evaluates a task on any `tf.distribute` strategy, as `TPUEstimator` did.
+
+    `model_dir` is the only state: a run that is started again with the same arguments goes on
+    from its newest checkpoint. On one CPU device its parameters and metrics are then, bit for
+    bit, those of a run that was never stopped.
+
+    Inputs are `vit_tf.data.Input`s, or functions that return a `tf.data.Dataset` of a replica's
+    batches: dicts of `"image"`, `"label"` and optionally `"mask"` (0 for padding), or pairs. A
+    function may take a `tf.distribute.InputContext`.
+
+    Args:
+      task: what is learned.
+      model_dir: folder of checkpoints and logs; belongs to one model.
+      run_config: how to train. The strategy is created here: make the Estimator before anything
+        else that uses TensorFlow if it is to run on TPUs or several workers.
+      config_text: returns the configuration as text, once the run is set up; kept as `config.gin`
+        and shown in TensorBoard.
+
+    Raises:
+      ValueError: for a strategy that cannot be had.
+      OSError: if `model_dir` cannot be written.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model_dir: str | os.PathLike,
+        run_config: RunConfig | None = None,
+        config_text: Callable[[], str] | None = None,
+    ):
+        self.task = task
+        self.config = run_config or RunConfig()
+        self.strategy = strategies.create_strategy(
+            self.config.strategy, self.config.tpu, self.config.virtual_cpus
+        )
+        self.precision = self.config.set_precision(strategies.is_tpu(self.strategy))
+        self._deterministic = self.config.set_determinism()
+        self.model_dir = ModelDir(model_dir, chief=strategies.is_chief(self.strategy))
+        self._config_text = config_text
+        self._model: keras.Model | None = None
+
+    @property
+    def model(self) -> keras.Model:
+        """The task's model, built on first use with weights that follow from the seed."""
+        if self._model is None:
+            keras.utils.set_random_seed(self.config.seed)
+            with self.strategy.scope():
+                self._model = self.task.build_model()
+            self.model_dir.check_model(self._model)
+        return self._model
+
+    def train(self, input_fn: InputFn, steps: int | None = None) -> dict[str, float]:
+        """Trains up to a number of steps, counted from the very start of the run.
+
+        Args:
+          input_fn: training data.
+          steps: where to stop. Default: `RunConfig.steps` or `epochs`.
+
+        Returns:
+          The means of the last training loop; nothing if all steps were done before.
+
+        Raises:
+          FloatingPointError: if the loss is no longer a number.
+          ValueError: for data that cannot be read or does not fit the model, naming it.
+          SystemExit: after SIGTERM, with the state saved.
+        """
+        return self._start(input_fn, steps).train()
+
+    def train_and_evaluate(
+        self, train_input_fn: InputFn, eval_input_fn: InputFn, steps: int | None = None
+    ) -> dict[str, float]:
+        """Trains, evaluating every `RunConfig.eval_interval` steps and at the end.
+
+        Args:
+          train_input_fn: training data.
+          eval_input_fn: evaluation data, all of it evaluated each time.
+          steps: where to stop. Default: `RunConfig.steps` or `epochs`.
+
+        Returns:
+          The last evaluation.
+        """
+        self.task.check_input(self.model, eval_input_fn)
+        eval_loop = self._eval_loop(eval_input_fn)
+        run = self._start(train_input_fn, steps)
+
+        def evaluate(step: int) -> dict[str, float]:
+            return self._evaluate(eval_loop, eval_input_fn, step, run.log, keep_best=True)
+
+        return run.train(evaluate) or next(
+            row for row in reversed(run.log.rows()) if row["kind"] == "eval"
+        )
+
+    def evaluate(self, input_fn: InputFn, checkpoint: str = "latest") -> dict[str, float]:
+        """Evaluates a checkpoint on every example of the input, each counted once.
+
+        Args:
+          input_fn: evaluation data; padding must have `"mask"` 0.
+          checkpoint: `"latest"`, `"best"`, a step number or a path.
+
+        Returns:
+          Name -> mean, and how many `"examples"` were counted.
+
+        Raises:
+          FileNotFoundError: if the checkpoint is not there.
+        """
+        step = self._restore(self.model, checkpoint)
+        log = RunLog(self.model_dir, _EVAL_METRICS)
+        return self._evaluate(self._eval_loop(input_fn), input_fn, step, log)
+
+    def continuous_eval(
+        self, input_fn: InputFn, timeout: float = 3600.0, steps: int | None = None
+    ) -> dict[str, float]:
+        """Evaluates each new checkpoint that another process writes, until the last.
+
+        Args:
+          input_fn: evaluation data.
+          timeout: seconds to wait for a next checkpoint before giving up.
+          steps: step of the last checkpoint. Default: `RunConfig.steps`; without that it goes on
+            until `timeout`.
+
+        Returns:
+          The last evaluation.
+
+        Raises:
+          FileNotFoundError: if no checkpoint appears in time.
+        """
+        folder = self.model_dir.join("checkpoints")
+        last_step = steps or self.config.steps
+        loop, log = self._eval_loop(input_fn), RunLog(self.model_dir, _EVAL_METRICS)
+        values: dict[str, float] = {}
+        print(f"waiting for checkpoints in {folder}", flush=True)
+        for path in tf.train.checkpoints_iterator(folder, timeout=timeout):
+            step = self._restore(self.model, path)
+            values = self._evaluate(loop, input_fn, step, log, keep_best=True)
+            if last_step and step >= last_step:
+                break
+        if not values:
+            raise FileNotFoundError(
+                f"no checkpoint appeared in {folder} within {timeout:.0f} s; start training with "
+                "the same --model_dir"
+            )
+        return values
+
+    def predict(
+        self, input_fn: InputFn, checkpoint: str = "latest"
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Predicts each example of an input once.
+
+        Args:
+          input_fn: evaluation data.
+          checkpoint: `"latest"`, `"best"`, a step number or a path.
+
+        Yields:
+          For each example what the input has (`"image"`, `"label"`, `"index"`) and the task's
+          outputs, as NumPy arrays.
+
+        Raises:
+          ValueError: under several replicas, where examples would come out of order.
+        """
+        if self.strategy.num_replicas_in_sync > 1:
+            raise ValueError(
+                "predict runs on one device; set RunConfig.strategy = 'cpu' (it has "
+                f"{self.strategy.num_replicas_in_sync} replicas)"
+            )
+        self._restore(self.model, checkpoint)
+        predict = tf.function(lambda images: self.task.predict_values(self.model, images))
+        with named_data_errors(input_fn, lambda: 0):
+            for batch in make_dataset(input_fn, tf.distribute.InputContext()):
+                outputs = self.strategy.run(predict, args=(batch["image"],))
+                columns = {name: value.numpy() for name, value in {**batch, **outputs}.items()}
+                for row in np.flatnonzero(columns.pop("mask")):
+                    yield {name: value[row] for name, value in columns.items()}
+
+    def export_saved_model(
+        self,
+        evaluation_input: Any,
+        export_dir: str | os.PathLike | None = None,
+        checkpoint: str = "latest",
+    ) -> str:
+        """Writes a SavedModel that takes encoded images and does the evaluation's preprocessing.
+
+        Args:
+          evaluation_input: the evaluation `vit_tf.data.Input`: its preprocessing and class names
+            go into the SavedModel, its images into the check that served equals evaluated.
+          export_dir: where to; each export is a new numbered folder in it, as TensorFlow Serving
+            watches them. Default: `model_dir/export`.
+          checkpoint: `"latest"`, `"best"`, a step number or a path.
+
+        Returns:
+          The folder that was written.
+
+        Raises:
+          RuntimeError: if served outputs differ from evaluated ones; nothing is published then.
+        """
+        # A model outside the strategy: the SavedModel must not hold replicas.
+        model = self.task.build_model()
+        self.model_dir.check_model(model)
+        path = self.model_dir.find_checkpoint(checkpoint)
+        step = self._restore(model, path)
+        return export_saved_model(
+            model,
+            predict=lambda images: self.task.predict_values(model, images),
+            evaluation_input=evaluation_input,
+            export_dir=os.fspath(export_dir or self.model_dir.join("export")),
+            facts={"step": step, "checkpoint": path, "precision": self.precision},
+        )
+
+    def _start(self, input_fn: InputFn, steps: int | None) -> TrainRun:
+        """Sets a training run up, restores it and says what is about to happen."""
+        self.task.check_input(self.model, input_fn)
+        length = self.config.total_steps(getattr(input_fn, "steps_per_epoch", None), steps)
+        total = steps or length
+        run = TrainRun(
+            self.task,
+            self.model,
+            self.strategy,
+            self.config,
+            self.model_dir,
+            input_fn,
+            total_steps=total,
+            schedule_steps=length,
+            deterministic=self._deterministic,
+        )
+        if self.model_dir.chief:
+            report = start_report(
+                self.model,
+                self.strategy,
+                self.precision,
+                input_fn,
+                run.global_batch,
+                total,
+                run.step,
+                self.model_dir.path,
+            )
+            print(report, flush=True)
+            run.log.write_text("run", report)
+            self._keep_config(run.log)
+        return run
+
+    def _keep_config(self, log: RunLog) -> None:
+        """Keeps the configuration in `model_dir`; tells how it differs from the one before."""
+        if self._config_text is None:
+            return
+        text = self._config_text()
+        before = self.model_dir.read_text("config.gin")
+        changes = config_difference(before, text) if before else []
+        if changes:
+            print("the configuration differs from the one this run began with:")
+            print("\n".join(f"  {line}" for line in changes), flush=True)
+        self.model_dir.write_text("config.gin", text)
+        log.write_text("config", text)
+
+    def _eval_loop(self, input_fn: InputFn) -> EvalLoop:
+        dataset = distributed(input_fn, self.strategy)
+        return EvalLoop(self.task, self.model, self.strategy, dataset)
+
+    def _evaluate(
+        self, loop: EvalLoop, input_fn: InputFn, step: int, log: RunLog, keep_best: bool = False
+    ) -> dict[str, float]:
+        start = time.monotonic()
+        with named_data_errors(input_fn, lambda: 0):
+            count = getattr(input_fn, "eval_steps", None)
+            steps = count(strategies.num_workers(self.strategy)) if count else -1
+            values = loop.evaluate(tf.constant(steps))
+        seconds = time.monotonic() - start
+        metric = self.task.metric
+        best = False
+        if keep_best and self.model_dir.chief:
+            best = self.model_dir.keep_if_best(self.model, metric, values[metric], step)
+        if self.model_dir.chief:
+            numbers = "  ".join(
+                f"{name} {value:.4f}" for name, value in values.items() if name != "examples"
+            )
+            print(
+                f"evaluation at step {step}: {numbers}  on {values['examples']:,} examples in "
+                f"{duration(seconds)}{'  (best so far)' if best else ''}",
+                flush=True,
+            )
+        log.write("eval", step, values)
+        return values
+
+    def _restore(self, model: keras.Model, checkpoint: str) -> int:
+        """Loads a checkpoint's weights into a model; returns the step it is of."""
+        path = self.model_dir.find_checkpoint(checkpoint)
+        with self.strategy.scope():
+            status = tf.train.Checkpoint(model=model).restore(path)
+        status.assert_existing_objects_matched().expect_partial()
+        return int(path.rpartition("-")[2])

@@ -1,0 +1,106 @@
+"""What the loops expect of an input: a `vit_tf.data.Input`, or a plain function of the user's."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+InputFn = Callable[..., tf.data.Dataset]
+
+# What reading and decoding raise; the input is asked which record was at fault.
+_DATA_ERRORS = (
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.UnknownError,
+)
+
+
+def make_dataset(
+    input_fn: InputFn, context: tf.distribute.InputContext | None = None, start_step: int = 0
+) -> tf.data.Dataset:
+    """Calls an input function and brings its batches into the loops' form.
+
+    Args:
+      input_fn: takes `input_context` and `start_step`, or the first, or nothing; it returns
+        batches that are dicts of `"image"`, `"label"` and optionally `"mask"`, or pairs.
+      context: which share of the data is asked for.
+      start_step: batches that an earlier part of the run has seen. A function that does not take
+        it has them skipped.
+
+    Returns:
+      Batches as dicts with a float32 `"mask"`.
+
+    Raises:
+      TypeError: if the function returns something else than a data set.
+    """
+    parameters = inspect.signature(input_fn).parameters
+    knows_start = "start_step" in parameters
+    offered = {"input_context": context, "start_step": start_step}
+    if knows_start or "input_context" in parameters:
+        dataset = input_fn(**{name: offered[name] for name in offered if name in parameters})
+    else:
+        dataset = input_fn(*[context] * bool(parameters))
+    if not isinstance(dataset, tf.data.Dataset):
+        raise TypeError(f"input_fn must return a tf.data.Dataset; it returned {type(dataset)}")
+    if start_step and not knows_start:
+        dataset = dataset.skip(start_step)
+    element = dataset.element_spec
+    if isinstance(element, dict) and "mask" in element:
+        return dataset
+    return dataset.map(_with_mask)
+
+
+def _with_mask(*parts: Any) -> dict[str, tf.Tensor]:
+    batch = parts[0] if len(parts) == 1 else dict(zip(("image", "label"), parts, strict=True))
+    return {**batch, "mask": tf.ones(tf.shape(batch["label"])[:1])}
+
+
+def global_batch(input_fn: InputFn, strategy: tf.distribute.Strategy) -> int:
+    """Examples a step over all replicas, read off the input without running it.
+
+    Raises:
+      ValueError: if the batches have no static size.
+    """
+    declared = getattr(input_fn, "batch_size", None)
+    if declared is not None:
+        return declared
+    size = make_dataset(input_fn, tf.distribute.InputContext()).element_spec["label"].shape[0]
+    if size is None:
+        raise ValueError(
+            "the batches of input_fn have no fixed size; batch with drop_remainder=True"
+        )
+    return size * strategy.num_replicas_in_sync
+
+
+def distributed(
+    input_fn: InputFn, strategy: tf.distribute.Strategy, start_step: int = 0
+) -> tf.distribute.DistributedDataset:
+    """The input's batches from `start_step` on, spread over workers and replicas."""
+    return strategy.distribute_datasets_from_function(
+        lambda context: make_dataset(input_fn, context, start_step)
+    )
+
+
+@contextlib.contextmanager
+def named_data_errors(input_fn: InputFn, position: Callable[[], int]) -> Iterator[None]:
+    """Turns an error of the input pipeline into one that names file and record.
+
+    Args:
+      input_fn: the input; only one with `diagnose` can tell.
+      position: number of batches that were read without an error.
+
+    Raises:
+      ValueError: with the input's diagnosis; the original error if it finds no fault.
+    """
+    try:
+        yield
+    except _DATA_ERRORS as error:
+        diagnose = getattr(input_fn, "diagnose", None)
+        diagnosis = diagnose(position()) if diagnose else None
+        if diagnosis is None:
+            raise
+        raise ValueError(diagnosis) from error

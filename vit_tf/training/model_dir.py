@@ -1,0 +1,232 @@
+"""What lies in `model_dir`: checkpoints, the best one, and which model they belong to.
+
+    model_dir/
+      model.json               the model's weights by name and shape
+      config.gin               the operative configuration
+      metrics.jsonl            one line a training log and evaluation
+      checkpoints/ckpt-<step>  model, optimizer, step, random state, position in the data
+      best/best-<step>         the model that evaluated best, and best.json
+      tensorboard/, pictures/, export/
+
+Everything is written so that a process killed at any moment leaves the newest complete state:
+TensorFlow writes a checkpoint under temporary names and the pointer to it last; small files are
+written aside and renamed.
+"""
+
+import difflib
+import json
+import os
+import shutil
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class ModelDir:
+    """The folder of one run.
+
+    Args:
+      path: the folder; made if it is not there.
+      chief: whether this process writes; others keep their share of a checkpoint in a folder
+        beside, which they remove again.
+
+    Raises:
+      OSError: if the folder cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike, chief: bool = True):
+        self.path = os.fspath(path)
+        self.chief = chief
+        self._best_saver: tf.train.Checkpoint | None = None
+        try:
+            tf.io.gfile.makedirs(self.path)
+            if chief:
+                self.write_text("model_dir.txt", _README)
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"cannot write to model_dir {self.path}: {_first_line(error)}. Choose another "
+                "--model_dir, or make this one writable"
+            ) from error
+
+    def join(self, *names: str) -> str:
+        """Path of something in the folder."""
+        return os.path.join(self.path, *names)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a small file so that it is either the old or the new one, never half."""
+        path = self.join(name)
+        aside = f"{path}.{os.getpid()}.tmp"
+        with tf.io.gfile.GFile(aside, "w") as file:
+            file.write(text)
+        tf.io.gfile.rename(aside, path, overwrite=True)
+
+    def read_text(self, name: str) -> str | None:
+        """Content of a file, or None if it is not there."""
+        path = self.join(name)
+        if not tf.io.gfile.exists(path):
+            return None
+        with tf.io.gfile.GFile(path) as file:
+            return file.read()
+
+    def check_model(self, model: keras.Model) -> None:
+        """Makes the folder belong to a model, or finds that it belongs to another.
+
+        Raises:
+          ValueError: naming the first weights that differ.
+        """
+        # The first part of a path is the name that Keras gave the model in this process.
+        weights = {w.path.partition("/")[2]: list(w.shape) for w in model.weights}
+        before = self.read_text("model.json")
+        if before is None:
+            if self.chief:
+                self.write_text("model.json", json.dumps({"weights": weights}, indent=1))
+            return
+        old = json.loads(before)["weights"]
+        if old != weights:
+            raise ValueError(
+                f"model_dir {self.path} belongs to another model: {_difference(old, weights)}. "
+                "Give this model a --model_dir of its own, or delete that one to start over"
+            )
+
+    # Checkpoints
+
+    def checkpoint_manager(
+        self, checkpoint: tf.train.Checkpoint, keep: int
+    ) -> tf.train.CheckpointManager:
+        """A manager of `checkpoints/` that keeps the newest `keep` of them."""
+        folder = self.join("checkpoints")
+        if not self.chief:
+            folder = self.join(f"checkpoints.worker-{os.getpid()}")
+        return tf.train.CheckpointManager(
+            checkpoint, folder, max_to_keep=keep, checkpoint_name="ckpt"
+        )
+
+    def save(self, manager: tf.train.CheckpointManager, step: int) -> str:
+        """Saves a checkpoint; if the disk is full the one before stays and nothing half-written.
+
+        Raises:
+          OSError: naming the folder, the space that is free and the checkpoint that is left.
+        """
+        before = manager.latest_checkpoint
+        try:
+            path = manager.save(checkpoint_number=step)
+        except (tf.errors.OpError, OSError) as error:
+            _remove_partial(manager.directory, step)
+            left = f"{os.path.basename(before)} is intact" if before else "none was there before"
+            raise OSError(
+                f"could not write checkpoint ckpt-{step} to {manager.directory}: "
+                f"{_first_line(error)}; {_free_space(self.path)}. Of the checkpoints before, "
+                f"{left}. Make room and start the same command again"
+            ) from error
+        if not self.chief:
+            shutil.rmtree(manager.directory, ignore_errors=True)
+        return path
+
+    def latest_checkpoint(self) -> str | None:
+        """Path of the newest complete checkpoint, or None."""
+        return tf.train.latest_checkpoint(self.join("checkpoints"))
+
+    def find_checkpoint(self, which: str) -> str:
+        """Path of `"latest"`, `"best"`, a step number, or a path that is passed through.
+
+        Raises:
+          FileNotFoundError: if it is not there, naming those that are.
+        """
+        if which == "latest":
+            path = self.latest_checkpoint()
+        elif which == "best":
+            best = self.best()
+            path = best and self.join("best", best["checkpoint"])
+        elif which.isdigit():
+            path = self.join("checkpoints", f"ckpt-{which}")
+        else:
+            path = which
+        if path is None or not tf.io.gfile.exists(f"{path}.index"):
+            found = tf.io.gfile.glob(self.join("*", "*.index"))
+            names = ", ".join(sorted(os.path.basename(f).removesuffix(".index") for f in found))
+            raise FileNotFoundError(
+                f"no checkpoint {which!r} in {self.path}; there: {names or 'none'}. Train first "
+                "with the same --model_dir (--mode=train), or name another --checkpoint"
+            )
+        return path
+
+    # The best checkpoint
+
+    def best(self) -> dict[str, Any] | None:
+        """`{"checkpoint", "metric", "value", "step"}` of the best evaluation so far, or None."""
+        text = self.read_text("best/best.json")
+        return json.loads(text) if text else None
+
+    def keep_if_best(self, model: keras.Model, metric: str, value: float, step: int) -> bool:
+        """Saves the model if its value is larger than that of the best before.
+
+        Returns:
+          Whether it was.
+        """
+        best = self.best()
+        if best and best["metric"] == metric and value <= best["value"]:
+            return False
+        tf.io.gfile.makedirs(self.join("best"))
+        if self._best_saver is None:
+            self._best_saver = tf.train.Checkpoint(model=model)
+        name = f"best-{step}"
+        self._best_saver.write(self.join("best", name))
+        record = {"checkpoint": name, "metric": metric, "value": value, "step": step}
+        self.write_text("best/best.json", json.dumps(record))
+        if best and best["checkpoint"] != name:
+            _remove_files(self.join("best", best["checkpoint"] + ".*"))
+        return True
+
+
+_README = """The state of one training run. The same command started again goes on from here.
+checkpoints/  model, optimizer, step, random state, position in the data
+best/         the model that evaluated best
+metrics.jsonl one line a training log and evaluation;  config.gin  the operative configuration
+tensorboard/  tensorboard --logdir .                   pictures/   predictions to look at
+"""
+
+
+def _difference(old: dict[str, list[int]], new: dict[str, list[int]]) -> str:
+    lines = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) == new.get(name):
+            continue
+        if name not in new:
+            lines.append(f"its weight {name} {old[name]} is not in this model")
+        elif name not in old:
+            lines.append(f"this model's weight {name} {new[name]} is not there")
+        else:
+            lines.append(f"{name} has shape {old[name]} there and {new[name]} here")
+    more = f" (and {len(lines) - 2} more differences)" if len(lines) > 2 else ""
+    return "; ".join(lines[:2]) + more
+
+
+def _remove_partial(folder: str, step: int) -> None:
+    _remove_files(os.path.join(folder, f"ckpt-{step}.*"))
+    _remove_files(os.path.join(folder, f"ckpt-{step}_temp*"))
+
+
+def _remove_files(pattern: str) -> None:
+    for path in tf.io.gfile.glob(pattern):
+        if tf.io.gfile.isdir(path):
+            tf.io.gfile.rmtree(path)
+        else:
+            tf.io.gfile.remove(path)
+
+
+def _free_space(path: str) -> str:
+    if not os.path.isdir(path):
+        return "free space unknown"
+    return f"{shutil.disk_usage(path).free / 1e6:.0f} MB are free"
+
+
+def _first_line(error: Exception) -> str:
+    message = getattr(error, "message", None) or str(error)
+    return message.splitlines()[0] if message else type(error).__name__
+
+
+def config_difference(old: str, new: str) -> list[str]:
+    """Lines that differ between two configurations, `-` before and `+` now."""
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
+    return [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]

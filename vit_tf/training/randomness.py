@@ -1,0 +1,48 @@
+"""Dropout and stochastic depth as functions of (seed, step, replica), not of hidden state.
+
+Keras layers draw from `keras.random.SeedGenerator`s, variables that count calls. A run that is
+killed and resumed, or that is spread over replicas, then needs those counters saved, restored and
+made different on every replica. Here each step puts its own seeds in their place instead: the
+randomness of a step follows from its number alone.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import keras
+import tensorflow as tf
+
+
+@contextlib.contextmanager
+def seeded_step(model: keras.Model, seed: int, step: tf.Tensor) -> Iterator[None]:
+    """Runs a model's forward pass with seeds that follow from `seed`, `step` and the replica.
+
+    Updates that layers make to their other non-trainable weights meanwhile (batch statistics)
+    are applied when the block ends.
+
+    Args:
+      model: the model that is called inside the block.
+      seed: the run's seed.
+      step: int64 scalar, number of the training step.
+
+    Yields:
+      Nothing.
+    """
+    generators = [v for v in model.non_trainable_variables if _is_seed(v)]
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
+    key = tf.random.experimental.stateless_fold_in(key, tf.cast(replica, tf.int32))
+    seeds = [
+        (generator, tf.cast(tf.random.experimental.stateless_fold_in(key, index), generator.dtype))
+        for index, generator in enumerate(generators)
+    ]
+    with keras.StatelessScope(state_mapping=seeds) as scope:
+        yield
+    for variable in model.non_trainable_variables:
+        value = None if _is_seed(variable) else scope.get_current_value(variable)
+        if value is not None:
+            variable.assign(value)
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return variable.path.endswith("seed_generator_state")

@@ -1,0 +1,127 @@
+"""One call from a gin configuration to a finished mode; what `tools/train.py` does."""
+
+import csv
+import os
+from collections.abc import Callable
+from typing import Any
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from vit_tf.analysis.prediction_sheet import plot_predictions
+from vit_tf.training import configuration
+from vit_tf.training.estimator import Estimator
+from vit_tf.training.tasks import Task
+
+MODES = ("train", "eval", "train_and_eval", "continuous_eval", "predict", "export")
+_SHEET_CANDIDATES = 512
+
+
+@gin.configurable
+def run(
+    mode: str,
+    model_dir: str,
+    task: Callable[[], Task] = gin.REQUIRED,
+    train_input: Callable[[], Any] | None = None,
+    eval_input: Callable[[], Any] | None = None,
+    checkpoint: str = "latest",
+    export_dir: str | None = None,
+) -> Any:
+    """Does what a mode says with the task and the inputs that gin names.
+
+    A gin file names them without calling them (`run.task = @Classification`, `run.train_input =
+    @train/Input`): they are made after the strategy, which TPUs and workers need.
+
+    Args:
+      mode: one of `MODES`.
+      model_dir: state of the run.
+      task: makes the task.
+      train_input: makes the training input.
+      eval_input: makes the evaluation input.
+      checkpoint: for eval, predict and export: `"latest"`, `"best"`, a step or a path.
+      export_dir: where exports go; default `model_dir/export`.
+
+    Returns:
+      Metrics of training and evaluation; the path that predict or export wrote.
+
+    Raises:
+      ValueError: for an unknown mode or an input that the mode needs and gin does not name.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}; given {mode!r}")
+    run_config = configuration.bound("RunConfig")()
+    estimator = Estimator(task(), model_dir, run_config, configuration.operative_text)
+    inputs = {"train_input": train_input, "eval_input": eval_input}
+
+    def needed(name: str) -> Any:
+        if inputs[name] is None:
+            scope = name.removesuffix("_input")
+            raise ValueError(f"mode {mode!r} needs run.{name}, e.g. run.{name} = @{scope}/Input")
+        return inputs[name]()
+
+    if mode == "train":
+        result = estimator.train(needed("train_input"))
+    elif mode == "train_and_eval":
+        held_out = needed("eval_input")
+        result = estimator.train_and_evaluate(needed("train_input"), held_out)
+        _write_sheet(estimator, held_out, "latest")
+    elif mode == "eval":
+        held_out = needed("eval_input")
+        result = estimator.evaluate(held_out, checkpoint)
+        _write_sheet(estimator, held_out, checkpoint)
+    elif mode == "continuous_eval":
+        result = estimator.continuous_eval(needed("eval_input"))
+    elif mode == "predict":
+        result = _write_predictions(estimator, needed("eval_input"), checkpoint)
+    else:
+        result = estimator.export_saved_model(needed("eval_input"), export_dir, checkpoint)
+        print(f"SavedModel: {result}", flush=True)
+    unused = configuration.unused_bindings()
+    if unused:
+        print(f"bindings that mode {mode!r} did not use: {', '.join(unused)}", flush=True)
+    return result
+
+
+def _write_predictions(estimator: Estimator, held_out: Any, checkpoint: str) -> str:
+    """Writes `predictions.csv`: index, true class, predicted class and its probability."""
+    names = _names(held_out, estimator.model.num_classes)
+    path = estimator.model_dir.join("predictions.csv")
+    count = right = 0
+    aside = f"{path}.{os.getpid()}.tmp"
+    with tf.io.gfile.GFile(aside, "w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "label", "prediction", "probability"])
+        for row in estimator.predict(held_out, checkpoint):
+            best = int(np.argmax(row["probabilities"]))
+            probability = f"{row['probabilities'][best]:.4f}"
+            writer.writerow([row["index"], names[row["label"]], names[best], probability])
+            count, right = count + 1, right + (best == row["label"])
+    tf.io.gfile.rename(aside, path, overwrite=True)
+    print(f"{count:,} predictions, {right / max(count, 1):.4f} right: {path}", flush=True)
+    return path
+
+
+def _write_sheet(estimator: Estimator, held_out: Any, checkpoint: str) -> None:
+    """Writes the picture of test images with their predicted and true classes."""
+    if estimator.strategy.num_replicas_in_sync > 1 or not estimator.model_dir.chief:
+        return
+    rows = []
+    for row in estimator.predict(held_out, checkpoint):
+        rows.append(row)
+        if len(rows) == _SHEET_CANDIDATES:
+            break
+    figure = plot_predictions(
+        np.stack([row["image"] for row in rows]),
+        np.array([row["label"] for row in rows]),
+        np.stack([row["probabilities"] for row in rows]),
+        _names(held_out, estimator.model.num_classes),
+    )
+    path = estimator.model_dir.join("pictures", "predictions.png")
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    figure.savefig(path, dpi=110)
+    print(f"picture: {path}", flush=True)
+
+
+def _names(held_out: Any, num_classes: int) -> list[str]:
+    return list(held_out.class_names or map(str, range(num_classes)))

@@ -1,0 +1,139 @@
+"""How long, where and with what bookkeeping a task is trained."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from vit_tf.training.optimization import Optimization
+
+PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """Settings of a run; see `Estimator`.
+
+    Attributes:
+      steps: length of training in optimizer steps; or
+      epochs: length in passes over the training data. Give one of the two.
+      strategy: `"auto"`, `"cpu"`, `"mirrored"`, `"multi_worker"` or `"tpu"`.
+      tpu: name or address of a TPU; see `create_strategy`.
+      virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
+      optimization: optimizer, schedule, clipping; see `Optimization`.
+      precision: Keras dtype policy. Default: `"mixed_bfloat16"` on TPUs, else `"float32"`.
+      steps_per_loop: steps in one traced call; logs, checkpoints and evaluations fall between
+        calls. Default: the largest divisor of their intervals up to 100.
+      checkpoint_interval: steps between checkpoints. Default: `eval_interval`, or a tenth of
+        the run.
+      keep_checkpoints: how many of the newest checkpoints stay.
+      eval_interval: steps between evaluations in `train_and_evaluate`. Default: a tenth of the
+        run.
+      seed: of the initial weights, dropout and stochastic depth (the data has its own).
+      deterministic: makes TensorFlow choose operations that give the same bits every time.
+        Default: on CPUs yes, where it costs nothing; elsewhere it is slower.
+      jit_compile: compiles the training step with XLA (on TPUs that is always so).
+      check_finite: stops the run when the loss becomes NaN or infinite.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    strategy: str = "auto"
+    tpu: str | None = None
+    virtual_cpus: int | None = None
+    optimization: Optimization = dataclasses.field(default_factory=Optimization)
+    precision: str | None = None
+    steps_per_loop: int | None = None
+    checkpoint_interval: int | None = None
+    keep_checkpoints: int = 3
+    eval_interval: int | None = None
+    seed: int = 0
+    deterministic: bool | None = None
+    jit_compile: bool = False
+    check_finite: bool = True
+
+    def __post_init__(self):
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(
+                f"give RunConfig.steps or RunConfig.epochs, not both; given steps={self.steps} "
+                f"and epochs={self.epochs}"
+            )
+        for name in ("steps", "epochs", "steps_per_loop", "checkpoint_interval", "eval_interval"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"RunConfig.{name} must be positive; given {value}")
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise ValueError(
+                f"RunConfig.precision must be one of {', '.join(PRECISIONS)}; given "
+                f"{self.precision!r}"
+            )
+
+    def total_steps(self, steps_per_epoch: float | None, default: int | None = None) -> int:
+        """Length of training in steps, which is also that of the learning-rate schedule.
+
+        Args:
+          steps_per_epoch: of the training data, if known.
+          default: length if neither `steps` nor `epochs` is set.
+
+        Raises:
+          ValueError: if it cannot be known.
+        """
+        if self.steps is not None:
+            return self.steps
+        if self.epochs is None and default is not None:
+            return default
+        if self.epochs is None:
+            raise ValueError("say how long to train: set RunConfig.steps or RunConfig.epochs")
+        if not steps_per_epoch:
+            raise ValueError(
+                "RunConfig.epochs needs an input that knows its size; set RunConfig.steps instead"
+            )
+        return max(1, round(self.epochs * steps_per_epoch))
+
+    def intervals(self, total_steps: int) -> tuple[int, int, int]:
+        """Steps between evaluations, between checkpoints, and in one loop.
+
+        Raises:
+          ValueError: if the loop does not divide the intervals, so that a resumed run would log
+            other means than one never stopped.
+        """
+        tenth = max(1, round(total_steps / 10))
+        every_eval = self.eval_interval or self.checkpoint_interval or tenth
+        every_checkpoint = self.checkpoint_interval or every_eval
+        loop = self.steps_per_loop or _common_divisor(every_eval, every_checkpoint, at_most=100)
+        for name, interval in (
+            ("eval_interval", every_eval),
+            ("checkpoint_interval", every_checkpoint),
+        ):
+            if interval % loop:
+                raise ValueError(
+                    f"RunConfig.steps_per_loop {loop} does not divide RunConfig.{name} {interval}; "
+                    f"take {_common_divisor(every_eval, every_checkpoint, at_most=loop)}"
+                )
+        return every_eval, every_checkpoint, loop
+
+    def set_determinism(self) -> bool:
+        """Switches deterministic operations on where they are asked for, or cost nothing.
+
+        Returns:
+          Whether they are on.
+        """
+        on_cpu = not tf.config.list_physical_devices("GPU")
+        on = on_cpu if self.deterministic is None else self.deterministic
+        if on:
+            tf.config.experimental.enable_op_determinism()
+        return on
+
+    def set_precision(self, tpu: bool) -> str:
+        """Sets Keras' dtype policy for the models made from now on, and returns its name."""
+        precision = self.precision or ("mixed_bfloat16" if tpu else "float32")
+        keras.config.set_dtype_policy(precision)
+        return precision
+
+
+def _common_divisor(first: int, second: int, at_most: int) -> int:
+    return max(
+        divisor
+        for divisor in range(1, min(first, second, at_most) + 1)
+        if first % divisor == 0 and second % divisor == 0
+    )

@@ -1,0 +1,123 @@
+"""Where a run computes: one device, all devices of this machine, several workers, or TPUs."""
+
+import json
+import os
+
+import tensorflow as tf
+
+STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
+
+_TF_CONFIG_HELP = (
+    "strategy 'multi_worker' needs the environment variable TF_CONFIG on every worker, e.g. "
+    '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", '
+    '"index": 0}}; '
+)
+
+
+def create_strategy(
+    name: str = "auto", tpu: str | None = None, virtual_cpus: int | None = None
+) -> tf.distribute.Strategy:
+    """Creates the `tf.distribute` strategy of a run.
+
+    Call it before anything else touches TensorFlow: TPUs, workers and virtual devices are set up
+    when the runtime starts.
+
+    Args:
+      name: `"cpu"` (one device), `"mirrored"` (all GPUs, or all CPU devices where there is no
+        GPU), `"multi_worker"` (the cluster of `TF_CONFIG`), `"tpu"`, or `"auto"`: the first of
+        TPU, workers, several GPUs, one GPU, CPU that is there.
+      tpu: name or address of the TPU; `"local"` on a TPU VM. Default: `TPU_NAME`, else local.
+      virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
+
+    Returns:
+      The strategy.
+
+    Raises:
+      ValueError: for an unknown name, a missing `TF_CONFIG` or a TPU that does not answer.
+      RuntimeError: when virtual devices are asked for after TensorFlow has started.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; given {name!r}")
+    if virtual_cpus:
+        _split_cpu(virtual_cpus)
+    if name == "auto":
+        name = _detect(tpu)
+    if name == "tpu":
+        return _tpu_strategy(tpu)
+    if name == "multi_worker":
+        if not _cluster_size():
+            raise ValueError(_TF_CONFIG_HELP + f"it is {os.environ.get('TF_CONFIG', 'not set')}")
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if name == "mirrored":
+        kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        devices = [device.name for device in tf.config.list_logical_devices(kind)]
+        return tf.distribute.MirroredStrategy(devices)
+    device = "/gpu:0" if name == "gpu" else "/cpu:0"
+    return tf.distribute.OneDeviceStrategy(device)
+
+
+def _detect(tpu: str | None) -> str:
+    """The best kind of device that is there; `"gpu"` stands for exactly one GPU."""
+    if tpu or os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
+        return "tpu"
+    if _cluster_size() > 1:
+        return "multi_worker"
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    return "cpu" if gpus == 0 else "gpu" if gpus == 1 else "mirrored"
+
+
+def _cluster_size() -> int:
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
+
+
+def _split_cpu(count: int) -> None:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * count
+        )
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"virtual_cpus={count} must be set before TensorFlow starts, but it is running "
+            "already; create the Estimator first in the program"
+        ) from error
+
+
+def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
+    address = tpu or os.environ.get("TPU_NAME") or "local"
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
+        if address != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"no TPU answers at {address!r} ({type(error).__name__}: {str(error).splitlines()[0]}"
+            "). On a TPU VM leave RunConfig.tpu unset; elsewhere set it to the TPU's name, or "
+            "choose RunConfig.strategy = 'auto' to run on what is here"
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """Whether the strategy runs on TPUs, where bfloat16 is the default and XLA always on."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes logs and checkpoints."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or resolver.task_type in (None, ""):
+        return True
+    if resolver.task_type == "chief":
+        return True
+    has_chief = "chief" in resolver.cluster_spec().as_dict()
+    return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Number of processes that take part, each with an input pipeline of its own."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return max(1, _cluster_size())
+    return 1

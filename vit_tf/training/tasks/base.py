@@ -1,0 +1,66 @@
+"""What is learned: a task owns model, losses and metrics, and knows nothing of the loop."""
+
+import abc
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+Batch = Mapping[str, tf.Tensor]
+Values = dict[str, tf.Tensor]
+
+
+class Task(abc.ABC):
+    """A learning problem, in terms of single examples.
+
+    The loop asks for one value an example and does the rest itself: masking of padding, averaging
+    over batches and replicas, gradients, logs. So a task is written once and runs on any device.
+
+    Attributes:
+      metric: the evaluation value that decides which checkpoint is best; larger is better.
+    """
+
+    metric: str
+
+    @abc.abstractmethod
+    def build_model(self) -> keras.Model:
+        """Creates the model with its weights; called inside the strategy's scope."""
+
+    @abc.abstractmethod
+    def train_values(self, model: keras.Model, batch: Batch) -> Values:
+        """Values of training examples, among them `"loss"`, which is minimised.
+
+        Args:
+          model: what `build_model` returned.
+          batch: `"image"` [batch, height, width, channels], `"label"` [batch], ...
+
+        Returns:
+          Name -> float32 [batch].
+        """
+
+    @abc.abstractmethod
+    def eval_values(self, model: keras.Model, batch: Batch) -> Values:
+        """Values of evaluation examples, among them `"loss"` and the task's `metric`.
+
+        Args:
+          model: what `build_model` returned.
+          batch: as for `train_values`.
+
+        Returns:
+          Name -> float32 [batch].
+        """
+
+    @abc.abstractmethod
+    def predict_values(self, model: keras.Model, images: tf.Tensor) -> Values:
+        """Outputs of a model for preprocessed images, as evaluation computes and serving returns.
+
+        Args:
+          model: what `build_model` returned.
+          images: [batch, height, width, channels], preprocessed.
+
+        Returns:
+          Name -> [batch, ...].
+        """
+
+    def check_input(self, model: keras.Model, train_or_eval_input: object) -> None:  # noqa: B027
+        """Raises ValueError if a model cannot learn from an input; by default all is well."""

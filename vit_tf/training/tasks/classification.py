@@ -1,0 +1,91 @@
+"""Supervised classification with one label an image."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from vit_tf.evaluation import classification as evaluation
+from vit_tf.training.tasks.base import Batch, Task, Values
+
+LOSSES = ("softmax", "sigmoid")
+
+
+class Classification(Task):
+    """Cross-entropy against one label an image.
+
+    Args:
+      model: a function without arguments that makes the model; in gin `@create_model`, with
+        `create_model.name = "vit_b16"` and whatever else the model takes.
+      loss: `"softmax"` cross-entropy, or `"sigmoid"`, the sum of binary cross-entropies over
+        classes with which AugReg pre-trains (Steiner et al., 2022).
+      label_smoothing: share of the label mass spread evenly over all classes.
+    """
+
+    metric = "accuracy"
+
+    def __init__(
+        self,
+        model: Callable[[], keras.Model],
+        loss: str = "softmax",
+        label_smoothing: float = 0.0,
+    ):
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; given {loss!r}")
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing must lie in [0, 1); given {label_smoothing}")
+        self._make_model = model
+        self._loss = loss
+        self._label_smoothing = label_smoothing
+
+    def build_model(self) -> keras.Model:
+        """Creates the model; see `Task.build_model`."""
+        model = self._make_model()
+        if not model.num_classes:
+            raise ValueError(
+                "Classification needs a model with a head; set create_model.num_classes to the "
+                "number of classes (it is 0)"
+            )
+        return model
+
+    def check_input(self, model: keras.Model, train_or_eval_input: object) -> None:
+        """Raises ValueError if the data has more classes than the model's head."""
+        classes = getattr(train_or_eval_input, "num_classes", None)
+        if classes is not None and classes > model.num_classes:
+            raise ValueError(
+                f"the data has {classes} classes and the model's head {model.num_classes}; set "
+                f"create_model.num_classes = {classes}"
+            )
+
+    def train_values(self, model: keras.Model, batch: Batch) -> Values:
+        """Loss and accuracy of each training example; see `Task.train_values`."""
+        logits = tf.cast(model(batch["image"], training=True), tf.float32)
+        return {
+            "loss": self._cross_entropy(batch["label"], logits, self._label_smoothing),
+            "accuracy": evaluation.in_top_k(batch["label"], logits, 1),
+        }
+
+    def eval_values(self, model: keras.Model, batch: Batch) -> Values:
+        """Loss (without smoothing) and top-k hits of each example; see `Task.eval_values`."""
+        logits = tf.cast(model(batch["image"], training=False), tf.float32)
+        values = {
+            "loss": self._cross_entropy(batch["label"], logits, 0.0),
+            "accuracy": evaluation.in_top_k(batch["label"], logits, 1),
+        }
+        if model.num_classes > 5:
+            values["top5_accuracy"] = evaluation.in_top_k(batch["label"], logits, 5)
+        return values
+
+    def predict_values(self, model: keras.Model, images: tf.Tensor) -> Values:
+        """Logits and probabilities, both [batch, classes]; see `Task.predict_values`."""
+        logits = tf.cast(model(images, training=False), tf.float32)
+        activation = tf.nn.softmax if self._loss == "softmax" else tf.nn.sigmoid
+        return {"logits": logits, "probabilities": activation(logits)}
+
+    def _cross_entropy(self, labels: tf.Tensor, logits: tf.Tensor, smoothing: float) -> tf.Tensor:
+        classes = logits.shape[-1]
+        targets = tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
+        if self._loss == "softmax":
+            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)  # [batch]
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)  # [batch, classes]
+        return tf.reduce_sum(losses, axis=-1)

@@ -1,0 +1,201 @@
+"""One training run: restored from `model_dir`, driven by Orbit's controller, saved as it goes."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+
+import keras
+import orbit
+import tensorflow as tf
+
+from vit_tf.training.inputs import InputFn, distributed, global_batch, named_data_errors
+from vit_tf.training.loop import TrainLoop
+from vit_tf.training.model_dir import ModelDir
+from vit_tf.training.preemption import Preempted, StopRequest, catch_stop_signals
+from vit_tf.training.run_config import RunConfig
+from vit_tf.training.run_log import Progress, RunLog
+from vit_tf.training.tasks import Task
+
+Evaluate = Callable[[int], dict[str, float]]
+
+
+class TrainRun:
+    """Brings a model from where `model_dir` stands to a number of steps.
+
+    Logs, checkpoints and evaluations fall between loops of `steps_per_loop` steps, and loops
+    always end at multiples of it. So a run that goes on from a checkpoint logs the same means, at
+    the same steps, as one that was never stopped.
+
+    Args:
+      task: what is learned.
+      model: the task's model.
+      strategy: where to run.
+      config: how to train.
+      model_dir: where the state lies; restored from here on construction.
+      input_fn: training data.
+      total_steps: where to stop, counted from the run's very start.
+      schedule_steps: the length that the learning-rate schedule is made for.
+      deterministic: whether TensorFlow's deterministic operations are on.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        config: RunConfig,
+        model_dir: ModelDir,
+        input_fn: InputFn,
+        total_steps: int,
+        schedule_steps: int,
+        deterministic: bool,
+    ):
+        self._strategy = strategy
+        self._config = config
+        self._model_dir = model_dir
+        self._input_fn = input_fn
+        self.total_steps = total_steps
+        self.every_eval, self._every_checkpoint, self._per_loop = config.intervals(total_steps)
+        self.global_batch = global_batch(input_fn, strategy)
+        with strategy.scope():
+            optimizer = config.optimization.build(model, schedule_steps)
+        self.loop = TrainLoop(
+            task,
+            model,
+            config.optimization,
+            strategy,
+            self.global_batch,
+            config.seed,
+            deterministic,
+            config.jit_compile,
+        )
+        # Position in the data and seed of the randomness: with the step they say what comes next.
+        self._examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._seed = tf.Variable(config.seed, dtype=tf.int64, trainable=False)
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=optimizer, examples_seen=self._examples_seen, seed=self._seed
+        )
+        self._manager = model_dir.checkpoint_manager(self._checkpoint, config.keep_checkpoints)
+        self._restore()
+        self.log = RunLog(model_dir)
+        self.log.rewind(self.step)
+        self._progress = Progress(total_steps, self.global_batch)
+        self._last_step = self.step
+        self._last_values: dict[str, float] = {}
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done since the very start of the run."""
+        return int(self.loop.global_step.numpy())
+
+    def train(self, evaluate: Evaluate | None = None) -> dict[str, float]:
+        """Trains to the end.
+
+        Args:
+          evaluate: called with the step after every `RunConfig.eval_interval` steps and at the
+            end.
+
+        Returns:
+          What the last evaluation returned, or without one the means of the last loop.
+        """
+        if evaluate and self._evaluation_is_missing():
+            self._last_values = evaluate(self.step)
+        start_step = int(self._examples_seen.numpy()) // self.global_batch
+        done_before = self.step
+        self._progress.start(self.step)
+
+        def position() -> int:
+            return start_step + self.step - done_before
+
+        with (
+            catch_stop_signals() as request,
+            named_data_errors(self._input_fn, position),
+            self._reading_from(start_step),
+        ):
+            controller = orbit.Controller(
+                global_step=self.loop.global_step,
+                trainer=self.loop,
+                strategy=self._strategy,
+                train_actions=[lambda values: self._after_loop(values, request)],
+                steps_per_loop=lambda step: int(self._per_loop - step % self._per_loop),
+            )
+            while self.step < self.total_steps:
+                controller.train(self._next_stop(evaluate), checkpoint_at_completion=False)
+                if evaluate:
+                    self._last_values = evaluate(self.step)
+                    self._progress.start(self.step)
+        return self._last_values
+
+    @contextlib.contextmanager
+    def _reading_from(self, step: int) -> Iterator[None]:
+        """Opens the training data, and closes it before the interpreter shuts down.
+
+        Threads that still prepare batches then can keep a finished process from ending.
+        """
+        self.loop.train_dataset = distributed(self._input_fn, self._strategy, step)
+        try:
+            yield
+        finally:
+            self.loop.train_dataset = None
+
+    def _next_stop(self, evaluate: Evaluate | None) -> int:
+        if evaluate is None:
+            return self.total_steps
+        return min(self.total_steps, (self.step // self.every_eval + 1) * self.every_eval)
+
+    def _after_loop(self, values: dict[str, float], request: StopRequest) -> None:
+        """Checks, logs and saves what a loop did; Orbit's action after every loop."""
+        step = self.step
+        self._check_finite(values, step)
+        self._examples_seen.assign_add((step - self._last_step) * self.global_batch)
+        self._last_step = step
+        learning_rate = self._config.optimization.optimizer.learning_rate
+        values["learning_rate"] = float(learning_rate)
+        speed = self._progress.update(step, values)
+        values.pop("input_wait_seconds")
+        self._last_values = values | speed
+        self.log.write("train", step, self._last_values)
+        stop = request.seen_by_any_worker(self._strategy)
+        if stop or step % self._every_checkpoint == 0 or step == self.total_steps:
+            path = self._model_dir.save(self._manager, step)
+            if stop:
+                print(f"saved {path} after step {step}; the same command goes on from there")
+                raise Preempted(0)
+
+    def _check_finite(self, values: dict[str, float], step: int) -> None:
+        if not self._config.check_finite or math.isfinite(values["loss"]):
+            return
+        last = self._model_dir.latest_checkpoint()
+        raise FloatingPointError(
+            f"the loss became {values['loss']} between steps {self._last_step + 1} and {step}. "
+            + (f"The last good checkpoint is {last}. " if last else "No checkpoint was written. ")
+            + "Lower the learning rate (warmup_cosine.peak), lengthen the warm-up or clip "
+            "gradients harder (Optimization.clip_norm); RunConfig.check_finite = False goes on "
+            "regardless"
+        )
+
+    def _restore(self) -> None:
+        path = self._model_dir.latest_checkpoint()
+        if path is None:
+            return
+        try:
+            self._checkpoint.restore(path).assert_existing_objects_matched()
+        except (tf.errors.OpError, AssertionError) as error:
+            raise ValueError(
+                f"cannot go on from {path}: {str(error).splitlines()[0]}. If the optimizer was "
+                "changed, start over in a new --model_dir; if the file is damaged, delete it and "
+                f"correct the name in {self._model_dir.join('checkpoints', 'checkpoint')}"
+            ) from error
+        if int(self._seed.numpy()) != self._config.seed:
+            print(
+                f"RunConfig.seed was {int(self._seed.numpy())} when this run began; now "
+                f"{self._config.seed}: it goes on with other randomness"
+            )
+            self._seed.assign(self._config.seed)
+
+    def _evaluation_is_missing(self) -> bool:
+        """Whether the run was stopped between a checkpoint and its evaluation."""
+        due = self.step and (self.step % self.every_eval == 0 or self.step == self.total_steps)
+        return due and not any(
+            row["kind"] == "eval" and row["step"] == self.step for row in self.log.rows()
+        )
