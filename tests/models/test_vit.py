@@ -164,14 +164,6 @@ class TestMixedPrecision:
         assert loaded.blocks[0].mlp.compute_dtype == "bfloat16"
         np.testing.assert_array_equal(loaded(images_for(loaded)), bfloat16(images_for(loaded)))
 
-    def test_training_step_compiles_with_every_kind_of_noise(self):
-        rates = {"dropout": 0.1, "attention_dropout": 0.1, "stochastic_depth": 0.1}
-        model = small(dtype="mixed_bfloat16", pool="map", **rates)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile("adam", loss, jit_compile=True)
-        history = model.fit(images_for(model, 5), np.arange(5), epochs=8, verbose=0).history
-        assert history["loss"][-1] < history["loss"][0] == pytest.approx(np.log(5), abs=1e-3)
-
 
 class TestRandomness:
     def test_is_active_only_in_training(self, noisy, model):
@@ -190,6 +182,16 @@ class TestRandomness:
 
         np.testing.assert_array_equal(run(7), run(7))
         assert not np.array_equal(run(7), run(8))
+
+    def test_compiles_with_xla(self, noisy):
+        @tf.function(jit_compile=True)
+        def gradients(images):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(noisy(images, training=True) ** 2)
+            return tape.gradient(loss, [weight.value for weight in noisy.trainable_variables])
+
+        images = tf.constant(images_for(noisy))
+        assert all(np.isfinite(gradient).all() for gradient in gradients(images))
 
     def test_model_without_rates_has_no_state_but_weights(self, model):
         assert model.non_trainable_variables == []
