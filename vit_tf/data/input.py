@@ -74,6 +74,8 @@ class Input:
         _check_choice("shard_by", shard_by, ("examples", "files"))
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if shuffle_window is not None and shuffle_window < 1:
+            raise ValueError(f"shuffle_window must be at least 1, got {shuffle_window}")
         self.source = source
         self.preprocess = Preprocess(preprocess) if isinstance(preprocess, str) else preprocess
         self.batch_size = batch_size
@@ -175,17 +177,19 @@ class Input:
           max_examples: how far to walk; one epoch by default.
 
         Returns:
-          A sentence naming file, record and what is wrong; None if nothing is wrong there.
+          A sentence naming file, record and what is wrong; None if nothing makes reading fail.
         """
         worker = self._worker(input_context)
         records = self._records(worker, start_step).take(max_examples or self.examples_per_epoch)
         example = tf.function(self._example, autograph=False)
         try:
             for position, index, serialized in records:
+                if self._skip:
+                    continue  # what a record holds cannot make reading fail, only reading it can
                 try:
                     example(position, index, serialized)
-                except tf.errors.OpError as error:
-                    problem = bad_records.describe(self.source, serialized.numpy(), error)
+                except tf.errors.OpError:
+                    problem = self._problem(position, index, serialized)
                     return self._sentence(self.source.locate(int(index)), problem)
         except tf.errors.OpError as error:
             return self._describe_damage(self._stream(worker), error)
@@ -238,7 +242,8 @@ class Input:
             example["mask"] > 0,
             lambda: tf.ones([]),
             lambda: tf.ensure_shape(
-                tf.py_function(self._note_bad_example, [index, serialized], tf.float32), []
+                tf.py_function(self._note_bad_example, [position, index, serialized], tf.float32),
+                [],
             ),
         )
         return example
@@ -251,14 +256,20 @@ class Input:
             "index": tf.cast(index, tf.int64),
         }
 
-    def _note_bad_example(self, index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
-        try:
-            self._example(tf.constant(0, tf.int64), index, serialized)
-            problem = "it could not be decoded"
-        except (tf.errors.OpError, ValueError) as error:
-            problem = bad_records.describe(self.source, serialized.numpy(), error)
+    def _note_bad_example(
+        self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor
+    ) -> tf.Tensor:
+        problem = self._problem(position, index, serialized)
         self._note_skipped(self.source.locate(int(index)), problem)
         return tf.zeros([])
+
+    def _problem(self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor) -> str:
+        """Why a record gives no example; tried again eagerly, where errors are plainer."""
+        try:
+            self._example(position, index, serialized)
+        except (tf.errors.OpError, ValueError) as error:
+            return bad_records.describe(self.source, serialized.numpy(), error)
+        return "it failed, but not when it was tried again: is the storage or memory sound?"
 
     def _note_skipped(self, location: str, problem: str) -> None:
         with self._skipped_lock:
