@@ -213,7 +213,9 @@ def main(argv: Sequence[str]) -> None:
         summary = make_dataset()
     except (ValueError, OSError, ImportError) as error:
         logging.debug("the error's origin", exc_info=True)
-        print(f"error: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
+        # Errors of vit_tf say all in one sentence, to which Python would add an error number.
+        own = isinstance(error, OSError) and error.strerror and error.filename is None
+        print(f"error: {error.strerror if own else error}", file=sys.stderr)
         sys.exit(1)
     print_summary(summary)
 

@@ -103,6 +103,20 @@ def test_missing_folder_is_named(tmp_path):
         list_image_folder(tmp_path / "no")
 
 
+def test_a_folder_that_may_not_be_read_is_an_error(tmp_path, monkeypatch):
+    touch(tmp_path, "cat/1.png", "dog/1.png")
+    scandir = os.scandir
+
+    def refuse_dogs(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse_dogs)
+    with pytest.raises(PermissionError, match=re.escape(f"Permission denied: '{tmp_path}/dog'")):
+        list_image_folder(tmp_path)
+
+
 def test_folder_outside_the_class_names_gets_the_closest(tmp_path):
     touch(tmp_path, "tulipe/1.png")
     message = (

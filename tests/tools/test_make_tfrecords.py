@@ -15,7 +15,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "make_tfrecords.py"
 # flags out of this one; a single one, because TensorFlow takes seconds to import.
 _SERVER = """
 import contextlib, io, json, runpy, sys
-from absl import flags
+from absl import app, flags
 from absl.testing import flagsaver
 from tensorflow_datasets import testing
 
@@ -30,6 +30,9 @@ for line in sys.stdin:
             tool["main"](flags.FLAGS(["make_tfrecords.py", *json.loads(line)]))
         except SystemExit as end:
             code = end.code
+        except app.UsageError as usage:
+            code = 1
+            print("error:", usage, file=sys.stderr)
     print(json.dumps([code, out.getvalue(), error.getvalue()]), flush=True)
 """
 
@@ -151,6 +154,18 @@ def test_bad_images_end_the_tool_with_their_names(call_tool, photos, tmp_path):
             "{tmp}/names.txt: expected one class name a line, each once",
         ),
         (
+            ["--source={tmp}/1st", "--class_names={tmp}/no.txt"],
+            "[Errno 2] No such file or directory: '{tmp}/no.txt'",
+        ),
+        (
+            ["--source={tmp}/1st", "--name=x", "--out_dir={tmp}/names.txt/data"],
+            "{tmp}/names.txt/data/x: cannot be written (Not a directory); choose another --out_dir",
+        ),
+        (
+            ["--source=digits", "photos"],
+            "unexpected argument 'photos'; did you mean --source=photos?",
+        ),
+        (
             ["--source=tfds:cifar10", "--version=2.0.0"],
             "--version is only for images that are not TFDS' own; --source is tfds:cifar10",
         ),
@@ -169,7 +184,7 @@ def test_wrong_sources_and_flags_are_answered(call_tool, tmp_path, arguments, me
     (tmp_path / "1st" / "x" / "a.png").write_bytes(b"")
     (tmp_path / "names.txt").write_text("x\nx\n")
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
-    code, _, error = call_tool(*arguments, f"--out_dir={tmp_path / 'out'}")
+    code, _, error = call_tool(f"--out_dir={tmp_path / 'out'}", *arguments)
     assert code == 1
     assert error.splitlines()[-1].startswith(f"error: {message.format(tmp=tmp_path)}")
     assert not (tmp_path / "out").exists()
@@ -188,13 +203,9 @@ def test_tfds_names_are_prepared_with_checksums(call_tool, tmp_path):
     assert f"{directory} was already complete." in out
 
 
-def test_the_command_line_helps_and_refuses_stray_arguments():
-    command = [sys.executable, str(TOOL)]
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True).stdout
+def test_help_shows_an_example_of_every_source():
+    command = [sys.executable, str(TOOL), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True).stdout
     for source in ("digits", "photos/", "photos/labels.csv", "tfds:cifar10"):
         assert f"python tools/make_tfrecords.py --source={source} --out_dir=data" in shown
     assert "--[no]skip_bad_images" in shown
-    stray = [*command, "--source=digits", "--out_dir=x", "photos"]
-    refused = subprocess.run(stray, capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "unexpected argument 'photos'; did you mean --source=photos?" in refused.stderr

@@ -77,6 +77,7 @@ def list_image_folder(
 
     Raises:
       FileNotFoundError: `root` is no folder.
+      OSError: a folder in the tree cannot be read.
       ValueError: the tree is empty, images lie outside class folders, or a class is unknown or
         empty.
     """
@@ -86,7 +87,7 @@ def list_image_folder(
     ignored: collections.Counter[str] = collections.Counter()
     by_depth: dict[int, list[Path]] = collections.defaultdict(list)
     class_folders: dict[int, set[str]] = collections.defaultdict(set)
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=_raise, followlinks=True):
         folder = Path(folder)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         depth = len(folder.relative_to(root).parts)
@@ -106,6 +107,11 @@ def list_image_folder(
         record = ImageRecord(relative.as_posix(), names[path.parent.name], path)
         splits.setdefault(split_name, []).append(record)
     return ImageCollection(tuple(names), splits, ignored)
+
+
+def _raise(error: OSError) -> None:
+    """Makes `os.walk` fail on a folder that it may not read, which it would pass over."""
+    raise error
 
 
 def _class_folder_depth(

@@ -16,7 +16,7 @@ from vit_tf.data.image_files import ImageRecord, image_problem
 from vit_tf.data.shard_plan import Shard
 
 PROGRESS_FOLDER = "progress"
-_CHUNK = 32  # images a worker takes at a time
+_CHUNK = 8  # images a worker takes at a time; twice that for each worker waits in memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def write_shard(
     chunks = [shard.records[i : i + _CHUNK] for i in range(0, len(shard.records), _CHUNK)]
     try:
         with tf.io.TFRecordWriter(os.fspath(temporary)) as writer:
-            for encoded in _ordered_map(pool, _check_and_encode, chunks, window=4 * num_workers):
+            for encoded in _ordered_map(pool, _check_and_encode, chunks, window=2 * num_workers):
                 for filename, example, problem in encoded:
                     if problem is not None:
                         bad_images.append((filename, problem))
