@@ -98,6 +98,8 @@ def test_two_runs_are_bit_for_bit_the_same_whatever_the_global_seed(source):
     first = take(Input(source, TRAIN, 6, training=True, seed=3)(), 9)
     tf.random.set_seed(2)
     assert_same(first, take(Input(source, TRAIN, 6, training=True, seed=3)(), 9))
+    slow = Input(source, TRAIN, 6, training=True, seed=3, num_parallel_calls=1, prefetch=1)
+    assert_same(first, take(slow(), 9))
     tf.random.set_seed(2)
     other = take(Input(source, TRAIN, 6, training=True, seed=4)(), 9)
     assert indices(first) != indices(other)

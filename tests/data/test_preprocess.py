@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vit_tf.data.op_registry import register_op
+from vit_tf.data.op_registry import get_op, register_op
 from vit_tf.data.preprocess import Preprocess
 
 
@@ -242,6 +242,20 @@ def test_inception_crop_stays_in_its_area_and_aspect_range():
         areas.append(height * width / (40 * 60))
         assert 0.65 < width / height < 1.5
     assert 0.17 < min(areas) < 0.3 and 0.4 < max(areas) < 0.55
+
+
+def test_decoding_only_the_part_sees_the_same_part():
+    gradient = np.stack(np.meshgrid(np.arange(60), np.arange(40)), -1) * 4
+    image = np.concatenate([gradient, gradient[..., :1]], -1).astype(np.uint8)
+    encoded = saved(image, "JPEG")
+    for i in range(5):
+        # The first op, not the second: the seeds differ unless folded alike.
+        fused = run("decode_jpeg_and_inception_crop(16)", encoded, (1, i))
+        seed = tf.random.experimental.stateless_fold_in((1, i), tf.constant(0, tf.int64))
+        whole = get_op("inception_crop").make(16)(
+            {"image": tf.io.decode_jpeg(encoded), "seed": seed}
+        )["image"]
+        assert np.abs(fused - tf.cast(whole, tf.float32)).mean() < 3
 
 
 def test_inception_crop_refuses_impossible_ranges():

@@ -211,6 +211,7 @@ class Input:
         stride, first = (1, 0) if by_examples else (worker.count, worker.id)
         return records.map(lambda position, record: (position * stride + first, *record))
 
+    @tf.autograph.experimental.do_not_convert
     def _example(
         self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor
     ) -> dict[str, tf.Tensor]:

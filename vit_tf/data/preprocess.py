@@ -30,7 +30,7 @@ class Preprocess:
 
     def __init__(self, ops: str):
         calls = _parse(ops)
-        if calls[0][0] != "decode":
+        if not calls[0][0].startswith("decode"):
             raise ValueError(f"Preprocessing must begin with decode: {ops!r}")
         registered = [op_registry.get_op(name) for name, _, _, _ in calls]
         self.random_ops = [op.name for op in registered if op.random]
