@@ -1,1 +1,8 @@
-"""vit_tf."""
+"""Data: shards written and read, preprocessing as a string of ops, batches in exact order."""
+
+from vit_tf.data.input import Input
+from vit_tf.data.op_registry import register_op
+from vit_tf.data.preprocess import Preprocess
+from vit_tf.data.sources import Source, TFDSSource, TFRecordSource
+
+__all__ = ["Input", "Preprocess", "Source", "TFDSSource", "TFRecordSource", "register_op"]
