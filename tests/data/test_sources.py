@@ -115,9 +115,19 @@ def test_missing_shard_is_noticed_before_reading(tmp_path):
         TFDSSource(folder, "train")
 
 
-def test_feature_override_and_ambiguity(tfds_folder):
+def test_other_file_formats_are_refused(tmp_path):
+    folder = tiny_records.write_tfds(tmp_path, {"train": [2]})
+    info = tmp_path / "dataset_info.json"
+    info.write_text(info.read_text().replace('"tfrecord"', '"riegeli"'))
+    with pytest.raises(ValueError, match="is stored as riegeli; only tfrecord is read"):
+        TFDSSource(folder, "train")
+
+
+def test_features_are_found_by_type_and_can_be_named(tfds_folder):
+    expected = {"image": "image", "label": "label", "filename": "image/filename"}
+    assert TFDSSource(tfds_folder, "train").features == expected
     source = TFDSSource(tfds_folder, "train", image_feature="image", label_feature="label")
-    assert source.features == {"image": "image", "label": "label", "filename": "image/filename"}
+    assert source.features == expected
 
 
 def test_foreign_records_are_counted_and_read(tmp_path):

@@ -40,7 +40,7 @@ class Input:
       batch_size: the global batch, of all replicas of all workers.
       training: whether to shuffle and repeat.
       shuffle_window: records in the shuffle window; None: a whole epoch, at most 50,000 records or
-        1 GiB.
+        512 MiB. Up to three windows are in memory.
       seed: of order and augmentation.
       on_bad_record: `"error"`, or `"skip"`: corrupt records are left out, undecodable images and
         labels out of range become examples with mask 0; all are warned of, counted and listed in

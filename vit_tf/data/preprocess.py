@@ -18,7 +18,7 @@ class Preprocess:
 
     Args:
       ops: names of registered ops with Python-literal arguments, joined by `|`; the first is
-        `decode`.
+        `decode` (or another op that decodes).
 
     Attributes:
       random_ops: names of the ops that draw random numbers.

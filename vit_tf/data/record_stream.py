@@ -12,7 +12,7 @@ _CYCLE_LENGTH = 16
 _BLOCK_LENGTH = 16
 
 _MAX_WINDOW_RECORDS = 50_000
-_MAX_WINDOW_BYTES = 1 << 30
+_MAX_WINDOW_BYTES = 1 << 29
 
 
 class RecordStream:
@@ -26,7 +26,7 @@ class RecordStream:
       first_indices: the global index of each segment's first record.
       seed: seed of the shuffled order.
       window: records in the shuffle window; None means a whole epoch, but at most 50,000 records
-        and about 1 GiB.
+        and about 512 MiB. Up to three are in memory: of this epoch and, being filled, of the next.
 
     Attributes:
       num_records: records in an epoch.
@@ -73,7 +73,15 @@ class RecordStream:
         """
         first_epoch, skipped = divmod(start, self.num_records)
         epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-        return epochs.flat_map(self._epoch).skip(skipped)
+        # Not flat_map: this fills the next epochs' windows ahead, so no epoch begins with a wait.
+        records = epochs.interleave(
+            self._epoch,
+            cycle_length=1,
+            block_length=_BLOCK_LENGTH,
+            num_parallel_calls=1,
+            deterministic=True,
+        )
+        return records.skip(skipped)
 
     def damage(self) -> Iterator[tuple[int, tfrecord.CorruptRecord]]:
         """Scans all segments; yields global index and description of each corrupt record."""

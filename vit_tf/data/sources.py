@@ -105,7 +105,8 @@ class TFDSSource(Source):
 
     Raises:
       FileNotFoundError: no such directory or dataset, or shard files are missing.
-      ValueError: unknown split, or the image or label feature cannot be found.
+      ValueError: unknown split, another file format than TFRecord, or the image or label feature
+        cannot be found.
     """
 
     def __init__(
@@ -119,6 +120,11 @@ class TFDSSource(Source):
     ):
         folder = _dataset_folder(os.path.expanduser(str(data_dir)), name, version)
         builder = tfds.builder_from_directory(folder)
+        if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
+            raise ValueError(
+                f"{folder} is stored as {builder.info.file_format.value}; only tfrecord is read. "
+                "Convert it with `python -m tensorflow_datasets.scripts.convert_format`."
+            )
         image = image_feature or _only_feature(builder.info, tfds.features.Image, "image_feature")
         label = label_feature or _only_feature(
             builder.info, tfds.features.ClassLabel, "label_feature"
@@ -127,16 +133,12 @@ class TFDSSource(Source):
         if f"{image}/filename" in builder.info.features:
             names["filename"] = f"{image}/filename"
         class_label = builder.info.features[label]
-        # Without stored label names TFDS invents them ("0", "1", ...): they say nothing.
-        class_names = class_label.names
-        if class_names == [str(i) for i in range(class_label.num_classes)]:
-            class_names = None
         super().__init__(
             name=f"{builder.info.full_name} {split}",
             segments=_split_segments(builder.info, folder, split),
             features=names,
             num_classes=class_label.num_classes,
-            class_names=class_names,
+            class_names=class_label.names,
         )
 
 
