@@ -263,9 +263,11 @@ def tfds_train(tmp_path_factory) -> str:
     return tiny_records.write_tfds(tmp_path_factory.mktemp("tfds"), {"train": SHARDS})
 
 
-def test_evaluation_is_in_file_order(source):
-    batches = take(Input(source, EVAL, 5, training=False)())
+def test_evaluation_is_in_file_order_from_any_step(source):
+    data = Input(source, EVAL, 5, training=False)
+    batches = take(data())
     assert indices(batches)[:NUM_EXAMPLES] == list(range(NUM_EXAMPLES))
+    assert_same(take(data(start_step=3)), batches[3:])
 
 
 # Arguments

@@ -2,18 +2,16 @@
 
 import dataclasses
 import math
-import threading
 from collections.abc import Sequence
 
 import tensorflow as tf
-from absl import logging
 
-from vit_tf.data import bad_records, tfrecord
+from vit_tf.data import bad_records
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.data.record_stream import RecordStream
+from vit_tf.data.skipping import SkippedRecords, readable_segments
 from vit_tf.data.sources import Source
 
-_WARNED_SKIPS = 10
 _WORKER_SEED_STEP = 1_000_003  # keeps the workers' own streams (shard_by="files") apart
 
 
@@ -87,15 +85,17 @@ class Input:
             )
         self.image_shape = self.preprocess.image_shape
         self.seed = seed
-        self.skipped: dict[str, str] = {}
         self._skip = on_bad_record == "skip"
-        self._skipped_lock = threading.Lock()
+        self._skipped = SkippedRecords()
         self._shard_by = shard_by
         self._shuffle_window = shuffle_window
         self._cache = cache
         self._prefetch = prefetch
         self._num_parallel_calls = num_parallel_calls
-        self._segments, self._first_indices = self._readable_segments()
+        if self._skip:
+            self._segments, self._first_indices = readable_segments(source, self._skipped)
+        else:
+            self._segments, self._first_indices = source.segments, source.first_indices
         self._streams: dict[tuple[int, int], RecordStream] = {}
 
     @property
@@ -107,6 +107,11 @@ class Input:
     def class_names(self) -> list[str] | None:
         """One name per class, if the source knows them."""
         return self.source.class_names
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """What was skipped so far: reason by location (`<file> record <number>`)."""
+        return self._skipped.reasons
 
     @property
     def examples_per_epoch(self) -> int:
@@ -134,8 +139,8 @@ class Input:
         Args:
           input_context: as `strategy.distribute_datasets_from_function` passes it; None is one
             worker with one replica.
-          start_step: training begins with the batch that step `start_step` (from 0) would have
-            seen; nothing before it is decoded.
+          start_step: the first batch is the one that step `start_step` (from 0) would have seen;
+            nothing before it is decoded.
 
         Returns:
           A dataset of dicts: `image` float32 `[b, h, w, c]`, `label` int32 `[b]`, `mask` float32
@@ -154,7 +159,8 @@ class Input:
             deterministic=True,
         )
         if not self.training:
-            total = self.eval_steps(worker.count) * (self.batch_size // worker.count)
+            steps = self.eval_steps(worker.count) - start_step
+            total = steps * (self.batch_size // worker.count)
             padding = tf.data.Dataset.from_tensors(self._masked_example(-1)).repeat()
             examples = examples.concatenate(padding).take(total)
         batches = examples.batch(self.batch_size // worker.replicas, drop_remainder=True)
@@ -261,7 +267,7 @@ class Input:
         self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor
     ) -> tf.Tensor:
         problem = self._problem(position, index, serialized)
-        self._note_skipped(self.source.locate(int(index)), problem)
+        self._skipped.add(self.source.locate(int(index)), problem)
         return tf.zeros([])
 
     def _problem(self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor) -> str:
@@ -271,50 +277,6 @@ class Input:
         except (tf.errors.OpError, ValueError) as error:
             return bad_records.describe(self.source, serialized.numpy(), error)
         return "it failed, but not when it was tried again: is the storage or memory sound?"
-
-    def _note_skipped(self, location: str, problem: str) -> None:
-        with self._skipped_lock:
-            if location in self.skipped:
-                return
-            self.skipped[location] = problem
-            count = len(self.skipped)
-        if count <= _WARNED_SKIPS:
-            logging.warning("Skipped %s: %s", location, problem)
-        if count == _WARNED_SKIPS:
-            logging.warning("Further skipped records are listed in Input.skipped only.")
-
-    def _readable_segments(self) -> tuple[list[tfrecord.Segment], list[int]]:
-        """All segments of the source, or in skip mode what a full scan finds readable."""
-        segments, first_indices, first = [], [], 0
-        for number, segment in enumerate(self.source.segments):
-            good = [segment]
-            if self._skip:
-                logging.log_every_n_seconds(
-                    logging.INFO,
-                    "Scanning %s for corrupt records: file %d of %d",
-                    10,
-                    self.source.name,
-                    number + 1,
-                    len(self.source.segments),
-                )
-                result = tfrecord.scan(segment)
-                good = result.good
-                for corrupt in result.corrupt:
-                    self._note_skipped(f"{segment.path} record {corrupt.record}", _corrupt(corrupt))
-            for run in good:
-                segments.append(run)
-                first_indices.append(first + run.first_record - segment.first_record)
-            first += segment.num_records
-        if self.skipped:
-            logging.warning(
-                "%s: %d of %d records are corrupt and left out (see Input.skipped).",
-                self.source.name,
-                len(self.skipped),
-                first,
-            )
-        if not segments:
-            raise ValueError(f"{self.source.name}: all {first} records are corrupt")
-        return segments, first_indices
 
     def _stream(self, worker: _Worker) -> RecordStream:
         """The records that a worker reads; kept, since it may hold them in memory."""
@@ -345,7 +307,7 @@ class Input:
     def _describe_damage(self, stream: RecordStream, error: tf.errors.OpError) -> str:
         """A sentence about the first corrupt record of a stream that could not be read."""
         for index, corrupt in stream.damage():
-            return self._sentence(self.source.locate(index), _corrupt(corrupt))
+            return self._sentence(self.source.locate(index), str(corrupt))
         return f"{self.source.name} cannot be read: {error.message}"
 
     def _worker(self, context: tf.distribute.InputContext | None) -> _Worker:
@@ -366,10 +328,6 @@ class Input:
             f"{location}: {problem}. Fix or remove it, or set Input.on_bad_record = 'skip' "
             "to skip and count such records."
         )
-
-
-def _corrupt(corrupt: tfrecord.CorruptRecord) -> str:
-    return f"corrupt TFRecord ({corrupt.reason})"
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ A source knows files, records and features. It knows nothing of what the images 
 import concurrent.futures
 import dataclasses
 import difflib
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,12 @@ class Source:
     def num_examples(self) -> int:
         """Number of records that the split declares."""
         return sum(segment.num_records for segment in self.segments)
+
+    @property
+    def first_indices(self) -> list[int]:
+        """The global index of each segment's first record."""
+        counts = [segment.num_records for segment in self.segments]
+        return list(itertools.accumulate(counts[:-1], initial=0))
 
     def parse(self, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         """Splits a serialized `tf.train.Example` into its parts (TensorFlow graph code).

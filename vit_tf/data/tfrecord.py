@@ -42,6 +42,9 @@ class CorruptRecord:
     byte_offset: int
     reason: str
 
+    def __str__(self) -> str:
+        return f"corrupt TFRecord ({self.reason})"
+
 
 @dataclasses.dataclass(frozen=True)
 class ScanResult:
