@@ -46,6 +46,14 @@ def bound(name: str) -> Callable:
     return _BOUND[name]
 
 
+def configurable(function: Callable) -> Callable:
+    """Makes a function one that gin can bind, under its own name; returns the bound version."""
+    name = function.__name__
+    _CONFIGURABLE[name] = function
+    _BOUND[name] = gin.external_configurable(function, name)
+    return _BOUND[name]
+
+
 def parse(files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     """Reads gin files, then bindings, which win.
 

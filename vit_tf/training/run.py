@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import gin
 import numpy as np
 import tensorflow as tf
 
@@ -18,11 +17,11 @@ MODES = ("train", "eval", "train_and_eval", "continuous_eval", "predict", "expor
 _SHEET_CANDIDATES = 512
 
 
-@gin.configurable
+@configuration.configurable
 def run(
     mode: str,
     model_dir: str,
-    task: Callable[[], Task] = gin.REQUIRED,
+    task: Callable[[], Task] | None = None,
     train_input: Callable[[], Any] | None = None,
     eval_input: Callable[[], Any] | None = None,
     checkpoint: str = "latest",
@@ -50,6 +49,8 @@ def run(
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; given {mode!r}")
+    if task is None:
+        raise ValueError("the configuration names no task, e.g. run.task = @Classification")
     run_config = configuration.bound("RunConfig")()
     estimator = Estimator(task(), model_dir, run_config, configuration.operative_text)
     inputs = {"train_input": train_input, "eval_input": eval_input}

@@ -1,0 +1,95 @@
+"""gin: names that do not exist are errors that name the closest, and nothing unused is silent."""
+
+import gin
+import pytest
+
+from vit_tf.training import configuration
+from vit_tf.training.run import run
+
+QUICKSTART = ["gin/quickstart.gin"]
+
+
+@pytest.fixture(autouse=True)
+def clean_gin():
+    yield
+    gin.clear_config()
+
+
+@pytest.mark.parametrize(
+    "binding, message",
+    [
+        ("RunConfg.steps = 1", r"No configurable matching 'RunConfg'[\s\S]*Did you mean RunConfig"),
+        ("RunConfig.step = 1", r"doesn't have a parameter named 'step'[\s\S]*Did you mean steps"),
+        ("run.task = @Clasification", r"'@Clasification'[\s\S]*Did you mean Classification"),
+        ("warmup_cosine.peek = 1", r"named 'peek'[\s\S]*Did you mean peak"),
+        ("RunConfig.steps 3", r"Couldn't parse statement"),
+    ],
+)
+def test_names_that_do_not_exist(binding, message):
+    with pytest.raises(ValueError, match=message):
+        configuration.parse(QUICKSTART, [binding])
+
+
+def test_a_file_that_is_not_there_answers_with_those_that_are():
+    with pytest.raises(FileNotFoundError, match=r"no gin file 'gin/quickstrt.gin'; .*quickstart"):
+        configuration.parse(["gin/quickstrt.gin"])
+
+
+def test_a_misspelt_model_and_op_are_errors_with_suggestions():
+    configuration.parse([], ["create_model.name = 'vit_b61'"])
+    with pytest.raises(ValueError, match="vit_b16"):
+        configuration.bound("create_model")()
+    configuration.parse([], ["create_model.name = 'vit'", "create_model.depht = 3"])
+    with pytest.raises(TypeError, match="depth"):
+        configuration.bound("create_model")()
+
+
+def test_a_misspelt_optimizer_argument_is_an_error():
+    configuration.parse([], ["AdamW.weight_decy = 1.0"])
+    with pytest.raises(ValueError, match="weight_decy"):
+        configuration.bound("AdamW")()
+
+
+def test_the_command_line_wins_over_the_file():
+    configuration.parse(QUICKSTART, ["RunConfig.steps = 7"])
+    assert configuration.bound("RunConfig")().steps == 7
+
+
+def test_bindings_that_nothing_asked_for_are_listed():
+    configuration.parse([], ["warmup_cosine.peak = 1.0", "SGD.momentum = 0.9"])
+    configuration.bound("warmup_cosine")(total_steps=10)
+    assert configuration.unused_bindings() == ["SGD.momentum"]
+
+
+def test_the_operative_text_can_be_read_again():
+    configuration.parse([], ["warmup_cosine.peak = 0.5", "warmup_cosine.warmup_steps = 3"])
+    schedule = configuration.bound("warmup_cosine")(total_steps=10)
+    text = configuration.operative_text()
+    gin.clear_config()
+    gin.parse_config(text)
+    again = configuration.bound("warmup_cosine")(total_steps=10)
+    assert [float(schedule(s)) for s in range(11)] == [float(again(s)) for s in range(11)]
+
+
+def test_a_run_without_a_task_or_an_input_says_what_to_bind(tmp_path):
+    with pytest.raises(ValueError, match=r"names no task, e\.g\. run\.task = @Classification"):
+        run(mode="train", model_dir=str(tmp_path))
+    configuration.parse(
+        [],
+        [
+            "run.task = @Classification",
+            "Classification.model = @create_model",
+            "RunConfig.strategy = 'cpu'",
+        ],
+    )
+    with pytest.raises(ValueError, match="mode 'eval' needs run.eval_input, e.g. run.eval_input"):
+        run(mode="eval", model_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="mode must be one of train, eval"):
+        run(mode="test", model_dir=str(tmp_path))
+
+
+def test_code_that_does_not_use_gin_is_not_touched_by_it():
+    from vit_tf.training import RunConfig
+
+    configuration.parse([], ["RunConfig.steps = 7"])
+    assert RunConfig().steps is None
