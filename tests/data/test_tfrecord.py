@@ -27,7 +27,9 @@ def flip(path: str, position: int) -> None:
 
 
 def read(segments: list[Segment]) -> list[bytes]:
-    datasets = [tfrecord.read_segment(s.path, s.byte_offset, s.num_records) for s in segments]
+    datasets = [
+        tfrecord.read_segment(s.path, s.num_records, byte_offset=s.byte_offset) for s in segments
+    ]
     return [record for dataset in datasets for record in dataset.as_numpy_iterator()]
 
 

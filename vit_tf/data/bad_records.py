@@ -45,7 +45,9 @@ def describe(source: Source, serialized: bytes, error: Exception) -> str:
         return f"a GIF under the name {filename}"
     if problem := _describe_image(encoded):
         return problem + under_name
-    return re.sub(r"^\{\{.*?\}\} |\s*\[Op:.*|\s*\[\[.*", "", str(error)).split("\n")[0] + under_name
+    # TensorFlow's words around the message: names of nodes, and what `require` fails by.
+    noise = r"^\{\{.*?\}\} |StringToNumberOp could not correctly convert string: |\s*\[(Op:|\[).*"
+    return re.sub(noise, "", str(error)).split("\n")[0] + under_name
 
 
 def _describe_unparsed(source: Source, serialized: bytes) -> str:

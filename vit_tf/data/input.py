@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from vit_tf.data import bad_records
+from vit_tf.data.op_registry import require
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.data.record_stream import RecordStream
 from vit_tf.data.skipping import SkippedRecords, readable_segments
@@ -169,6 +170,16 @@ class Input:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return batches.prefetch(self._prefetch).with_options(options)
 
+    def encoded(self) -> tf.data.Dataset:
+        """What evaluation reads, before any preprocessing.
+
+        Returns:
+          A dataset of dicts in the order of the batches: `image` encoded bytes, `label`,
+          `filename`, and `index`, the record's number in the split.
+        """
+        records = self._records(self._worker(None), 0)
+        return records.map(lambda _, index, record: {"index": index, **self.source.parse(record)})
+
     def diagnose(
         self,
         start_step: int = 0,
@@ -223,17 +234,17 @@ class Input:
     ) -> dict[str, tf.Tensor]:
         features = self.source.parse(serialized)
         label = features["label"]
-        valid = tf.logical_and(label >= 0, label < self.num_classes)
-        tf.debugging.Assert(valid, ["label outside the classes:", label])
+        outside = tf.logical_or(label < 0, label >= self.num_classes)
         misnamed = bad_records.is_misnamed_gif(features["image"], features["filename"])
-        tf.debugging.Assert(tf.logical_not(misnamed), ["GIF under the name", features["filename"]])
+        good = tf.logical_not(tf.logical_or(outside, misnamed))
+        mask = tf.cast(require(good, "label outside the classes, or a misnamed GIF"), tf.float32)
         if self.training:
             features["seed"] = tf.stack([tf.constant(self.seed, tf.int64), position])
         image = self.preprocess(features)["image"]
         return {
             "image": tf.ensure_shape(image, self.image_shape),
             "label": tf.cast(label, tf.int32),
-            "mask": tf.ones([]),
+            "mask": mask,
             "index": index,
         }
 
@@ -292,6 +303,7 @@ class Input:
                 self._first_indices[worker_id::count],
                 seed=self.seed + _WORKER_SEED_STEP * worker_id,
                 window=self._shuffle_window,
+                damaged=self._segments != self.source.segments,
             )
             if self._cache:
                 self._load(stream)

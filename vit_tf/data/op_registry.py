@@ -77,3 +77,13 @@ def get_op(name: str) -> Op:
 def list_ops() -> list[str]:
     """Sorted names of all registered ops."""
     return sorted(_OPS)
+
+
+def require(condition: tf.Tensor, message: str) -> tf.Tensor:
+    """Returns the int32 scalar 1 if a condition holds, else fails (TensorFlow graph code).
+
+    The result must be used, for instance as a factor, or the check is optimised away. It fails by
+    reading the message as a number: an Assert would be an op with an effect of its own, and
+    deterministic TensorFlow runs dataset functions with effects one element at a time.
+    """
+    return tf.strings.to_number(tf.where(condition, "1", message), tf.int32)

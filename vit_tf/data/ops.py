@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from vit_tf.data.op_registry import FeaturesFn, register_op
+from vit_tf.data.op_registry import FeaturesFn, register_op, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -60,9 +60,9 @@ def central_crop(size: int | Sequence[int]) -> FeaturesFn:
     height, width = _size(size)
 
     def crop(image: tf.Tensor) -> tf.Tensor:
-        _assert_not_smaller(image, (height, width), f"central_crop({size})")
-        top, left = tf.unstack((tf.shape(image)[:2] - (height, width)) // 2)
-        return tf.image.crop_to_bounding_box(image, top, left, height, width)
+        space = _space(image, (height, width), f"central_crop({size})")
+        top, left = tf.unstack(space // 2)
+        return tf.slice(image, [top, left, 0], [height, width, image.shape[-1]])
 
     return on_image(crop)
 
@@ -76,9 +76,10 @@ def random_crop(size: int | Sequence[int], padding: int = 0) -> FeaturesFn:
 
     def crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
-        _assert_not_smaller(image, (height, width), f"random_crop({size}, padding={padding})")
-        part = tf.image.stateless_random_crop(image, [height, width, image.shape[-1]], seed)
-        return tf.ensure_shape(part, [height, width, image.shape[-1]])
+        space = _space(image, (height, width), f"random_crop({size}, padding={padding})")
+        corner = tf.random.stateless_uniform([2], seed) * tf.cast(space + 1, tf.float32)
+        top, left = tf.unstack(tf.cast(corner, tf.int32))
+        return tf.slice(image, [top, left, 0], [height, width, image.shape[-1]])
 
     return on_image_and_seed(crop)
 
@@ -110,8 +111,7 @@ def inception_crop(
 
     def crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         top, left, height, width = tf.unstack(sample(tf.shape(image), seed))
-        part = tf.image.crop_to_bounding_box(image, top, left, height, width)
-        return resize_to(part, size)
+        return resize_to(image[top : top + height, left : left + width], size)
 
     return on_image_and_seed(crop)
 
@@ -224,6 +224,8 @@ def _part_sampler(
     return sample
 
 
-def _assert_not_smaller(image: tf.Tensor, size: tuple[int, int], op: str) -> None:
+def _space(image: tf.Tensor, size: tuple[int, int], op: str) -> tf.Tensor:
+    """How much higher and wider than `size` an image is; an error if it is smaller."""
+    space = tf.shape(image)[:2] - list(size)
     message = f"{op}: the image is smaller than {size[0]}x{size[1]}; resize it first"
-    tf.debugging.assert_greater_equal(tf.shape(image)[:2], list(size), message=message)
+    return space * require(tf.reduce_all(space >= 0), message)

@@ -27,6 +27,7 @@ class RecordStream:
       seed: seed of the shuffled order.
       window: records in the shuffle window; None means a whole epoch, but at most 50,000 records
         and about 512 MiB. Up to three are in memory: of this epoch and, being filled, of the next.
+      damaged: whether segments lie behind corrupt records, which cannot be read through.
 
     Attributes:
       num_records: records in an epoch.
@@ -39,17 +40,20 @@ class RecordStream:
         first_indices: Sequence[int],
         seed: int = 0,
         window: int | None = None,
+        damaged: bool = False,
     ):
         self.segments = list(segments)
         self.num_records = sum(segment.num_records for segment in segments)
         self.window = min(window or _default_window(self.segments), self.num_records)
         self._first_indices = list(first_indices)
         self._seed = seed
+        self._damaged = damaged
         # One row a segment; `cached_at` is the place of its first record among the cached ones.
         counts = tf.constant([segment.num_records for segment in self.segments], tf.int64)
         self._table = {
             "path": tf.constant([segment.path for segment in self.segments]),
             "byte_offset": tf.constant([s.byte_offset for s in self.segments], tf.int64),
+            "first_record": tf.constant([s.first_record for s in self.segments], tf.int64),
             "num_records": counts,
             "first_index": tf.constant(self._first_indices, tf.int64),
             "cached_at": tf.cumsum(counts, exclusive=True),
@@ -123,7 +127,8 @@ class RecordStream:
         return tf.data.Dataset.zip(indices, records)
 
     def _read_file(self, row: dict[str, tf.Tensor]) -> tf.data.Dataset:
-        return tfrecord.read_segment(row["path"], row["byte_offset"], row["num_records"])
+        offset = row["byte_offset"] if self._damaged else None
+        return tfrecord.read_segment(row["path"], row["num_records"], row["first_record"], offset)
 
 
 def _default_window(segments: Sequence[tfrecord.Segment]) -> int:

@@ -318,7 +318,8 @@ def _first_example(segment: tfrecord.Segment) -> tuple[str, tf.train.Example]:
         )
     readable = result.good[0]
     location = f"{segment.path} record {readable.first_record}"
-    record = tfrecord.read_segment(segment.path, readable.byte_offset, 1).get_single_element()
+    first = tfrecord.read_segment(segment.path, 1, byte_offset=readable.byte_offset)
+    record = first.get_single_element()
     try:
         return location, tf.train.Example.FromString(record.numpy())
     except message.DecodeError as error:

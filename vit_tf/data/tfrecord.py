@@ -150,18 +150,32 @@ def scan(segment: Segment) -> ScanResult:
 
 
 def read_segment(
-    path: tf.Tensor | str, byte_offset: tf.Tensor | int, num_records: tf.Tensor | int
+    path: tf.Tensor | str,
+    num_records: tf.Tensor | int,
+    first_record: tf.Tensor | int = 0,
+    byte_offset: tf.Tensor | int | None = None,
 ) -> tf.data.Dataset:
     """The serialized records of a segment; the arguments may be tensors of a dataset function.
 
     A file that ends early is continued with empty strings, so a missing record keeps its place and
     fails where it is parsed instead of shifting all that follow.
+
+    Args:
+      path: the file.
+      num_records: how many records to read.
+      first_record: how many to pass over before; they must be sound. Not used with `byte_offset`.
+      byte_offset: where to begin, for a segment behind a corrupt record. Deterministic TensorFlow
+        does not know this way of reading: it then gives up all parallelism of the pipeline.
     """
-    # TensorFlow 2.20 cannot serialize this dataset op at the top level of an iterator's graph (it
-    # forgets `byte_offsets`); inside a dataset function it never has to.
-    start = (path, tf.cast(byte_offset, tf.int64))
-    records = tf.data.Dataset.from_tensors(start).flat_map(_read_from)
-    missing = tf.data.Dataset.from_tensors("").repeat()
+    if byte_offset is None:
+        records = tf.data.TFRecordDataset(path).skip(tf.cast(first_record, tf.int64))
+    else:
+        # TensorFlow 2.20 cannot serialize this dataset op at the top level of an iterator's graph
+        # (it forgets `byte_offsets`); inside a dataset function it never has to.
+        start = (path, tf.cast(byte_offset, tf.int64))
+        records = tf.data.Dataset.from_tensors(start).flat_map(_read_from)
+    # Not from_tensors, which deterministic TensorFlow does not know inside dataset functions.
+    missing = tf.data.Dataset.from_tensor_slices([""]).repeat()
     return records.concatenate(missing).take(num_records)
 
 

@@ -43,6 +43,8 @@ class ServingModule(tf.Module):
         self.class_names = tf.Variable(list(class_names), trainable=False, dtype=tf.string)
         self._top_k = min(top_k, len(class_names))
         self._shape = preprocess.image_shape
+        pixels = tf.TensorSpec([None, None, None, self._shape[-1]], tf.uint8, name="images")
+        self.classify_images = tf.function(self._classify_images, input_signature=[pixels])
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def classify(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -50,8 +52,7 @@ class ServingModule(tf.Module):
         images = self._map(self._preprocess.image_from_bytes, image_bytes)
         return self._outputs(images)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, None], tf.uint8, name="images")])
-    def classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies decoded images [batch, height, width, channels], values 0 to 255."""
         return self._outputs(self._map(self._preprocess.image_from_pixels, images))
 

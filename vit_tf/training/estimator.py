@@ -191,7 +191,7 @@ class Estimator:
             )
         self._restore(self.model, checkpoint)
         predict = tf.function(lambda images: self.task.predict_values(self.model, images))
-        with named_data_errors(input_fn, lambda: 0):
+        with named_data_errors(input_fn, self.strategy, lambda: 0):
             for batch in make_dataset(input_fn, tf.distribute.InputContext()):
                 outputs = self.strategy.run(predict, args=(batch["image"],))
                 columns = {name: value.numpy() for name, value in {**batch, **outputs}.items()}
@@ -285,7 +285,7 @@ class Estimator:
         self, loop: EvalLoop, input_fn: InputFn, step: int, log: RunLog, keep_best: bool = False
     ) -> dict[str, float]:
         start = time.monotonic()
-        with named_data_errors(input_fn, lambda: 0):
+        with named_data_errors(input_fn, self.strategy, lambda: 0):
             count = getattr(input_fn, "eval_steps", None)
             steps = count(strategies.num_workers(self.strategy)) if count else -1
             values = loop.evaluate(tf.constant(steps))

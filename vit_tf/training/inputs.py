@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from vit_tf.training.strategies import worker_context
+
 InputFn = Callable[..., tf.data.Dataset]
 
 # What reading and decoding raise; the input is asked which record was at fault.
@@ -86,11 +88,14 @@ def distributed(
 
 
 @contextlib.contextmanager
-def named_data_errors(input_fn: InputFn, position: Callable[[], int]) -> Iterator[None]:
+def named_data_errors(
+    input_fn: InputFn, strategy: tf.distribute.Strategy, position: Callable[[], int]
+) -> Iterator[None]:
     """Turns an error of the input pipeline into one that names file and record.
 
     Args:
       input_fn: the input; only one with `diagnose` can tell.
+      strategy: where it is read, and by which worker.
       position: number of batches that were read without an error.
 
     Raises:
@@ -100,7 +105,7 @@ def named_data_errors(input_fn: InputFn, position: Callable[[], int]) -> Iterato
         yield
     except _DATA_ERRORS as error:
         diagnose = getattr(input_fn, "diagnose", None)
-        diagnosis = diagnose(position()) if diagnose else None
+        diagnosis = diagnose(position(), worker_context(strategy)) if diagnose else None
         if diagnosis is None:
             raise
         raise ValueError(diagnosis) from error

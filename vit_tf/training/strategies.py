@@ -121,3 +121,13 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return max(1, _cluster_size())
     return 1
+
+
+def worker_context(strategy: tf.distribute.Strategy) -> tf.distribute.InputContext:
+    """The share of the data that this process reads, as a data set function is told it."""
+    workers = num_workers(strategy)
+    return tf.distribute.InputContext(
+        num_input_pipelines=workers,
+        input_pipeline_id=strategy.cluster_resolver.task_id if workers > 1 else 0,
+        num_replicas_in_sync=strategy.num_replicas_in_sync,
+    )

@@ -109,7 +109,7 @@ class TrainRun:
 
         with (
             catch_stop_signals() as request,
-            named_data_errors(self._input_fn, position),
+            named_data_errors(self._input_fn, self._strategy, position),
             self._reading_from(start_step),
         ):
             controller = orbit.Controller(
