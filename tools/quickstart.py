@@ -64,6 +64,11 @@ def main() -> None:
         print(f"{row['file']:<48} {said}")
 
     evaluation = _last_evaluation(_ROOT / out / "metrics.jsonl")
+    if right != round(evaluation["accuracy"] * evaluation["examples"]):
+        sys.exit(
+            f"error: served, {right} of {len(rows)} images are right; evaluated, "
+            f"{evaluation['accuracy']:.2%}. The two must agree"
+        )
     print(
         f"""
 Done in {time.monotonic() - start:.0f} s.

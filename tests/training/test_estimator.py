@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import assert_same_run, rows
+from processes import assert_same_run, rows, tensors
 
 from vit_tf.data.input import Input
 from vit_tf.data.sources import TFDSSource
@@ -59,10 +59,37 @@ def test_tensorboard_has_the_curves_of_training_and_evaluation(trained):
         assert tag in events.Tags()["tensors"]
 
 
-def test_evaluate_gives_the_same_numbers_as_during_training(trained, eval_input):
-    estimator, result, _ = trained
-    again = estimator.evaluate(eval_input)
+def test_a_fresh_estimator_evaluates_the_checkpoints_to_the_same_numbers(
+    trained, make_estimator, eval_input
+):
+    _, result, model_dir = trained
+    fresh = make_estimator(model_dir, steps=300)
+    again = fresh.evaluate(eval_input)
     assert again == {key: result[key] for key in again}
+    best = json.loads((model_dir / "best" / "best.json").read_text())
+    assert fresh.evaluate(eval_input, checkpoint="best")["accuracy"] == best["value"]
+
+
+def test_a_fresh_estimator_exports_what_was_evaluated(
+    trained, make_estimator, eval_input, tmp_path
+):
+    _, result, model_dir = trained
+    exported = make_estimator(model_dir, steps=300).export_saved_model(eval_input, tmp_path)
+    serve = tf.saved_model.load(exported).signatures["serving_default"]
+    records = list(eval_input.encoded())
+    outputs = serve(image_bytes=tf.stack([record["image"] for record in records]))
+    labels = [int(record["label"]) for record in records]
+    assert np.mean(outputs["top_ids"].numpy()[:, 0] == labels) == pytest.approx(result["accuracy"])
+
+
+def test_every_weight_of_the_model_and_the_optimizer_is_in_a_checkpoint(trained):
+    estimator, _, model_dir = trained
+    saved = tensors(model_dir, 300)
+    weights = [name for name in saved if name.startswith("model/")]
+    slots = [name for name in saved if name.startswith("optimizer/")]
+    count = len(estimator.model.weights)
+    assert len(weights) == count
+    assert len(slots) == 2 * count + 1  # two moments a weight, and the step
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 360, 500])

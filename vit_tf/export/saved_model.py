@@ -161,8 +161,8 @@ def _check(
     if not difference <= TOLERANCE * scale:
         raise RuntimeError(
             f"the SavedModel's logits differ from the evaluated ones by {difference:.3g} on "
-            f"{len(wanted)} evaluation images (allowed: {TOLERANCE * scale:.3g}); it was not published. "
-            f"Preprocessing: {evaluation_input.preprocess}"
+            f"{len(wanted)} evaluation images (allowed: {TOLERANCE * scale:.3g}); it was not "
+            f"published. Preprocessing: {evaluation_input.preprocess}"
         )
     return difference
 

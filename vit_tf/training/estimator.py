@@ -17,6 +17,7 @@ from vit_tf.training.model_dir import ModelDir, config_difference
 from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import RunLog, duration
+from vit_tf.training.state import model_checkpoint
 from vit_tf.training.tasks import Task
 from vit_tf.training.train_run import TrainRun
 
@@ -310,6 +311,6 @@ class Estimator:
         """Loads a checkpoint's weights into a model; returns the step it is of."""
         path = self.model_dir.find_checkpoint(checkpoint)
         with self.strategy.scope():
-            status = tf.train.Checkpoint(model=model).restore(path)
+            status = model_checkpoint(model).read(path)
         status.assert_existing_objects_matched().expect_partial()
         return int(path.rpartition("-")[2])

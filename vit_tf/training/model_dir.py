@@ -22,6 +22,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vit_tf.training.state import by_path, model_checkpoint
+
 
 class ModelDir:
     """The folder of one run.
@@ -75,8 +77,7 @@ class ModelDir:
         Raises:
           ValueError: naming the first weights that differ.
         """
-        # The first part of a path is the name that Keras gave the model in this process.
-        weights = {w.path.partition("/")[2]: list(w.shape) for w in model.weights}
+        weights = {name: list(weight.shape) for name, weight in by_path(model.weights).items()}
         before = self.read_text("model.json")
         if before is None:
             if self.chief:
@@ -169,7 +170,7 @@ class ModelDir:
             return False
         tf.io.gfile.makedirs(self.join("best"))
         if self._best_saver is None:
-            self._best_saver = tf.train.Checkpoint(model=model)
+            self._best_saver = model_checkpoint(model)
         name = f"best-{step}"
         self._best_saver.write(self.join("best", name))
         record = {"checkpoint": name, "metric": metric, "value": value, "step": step}

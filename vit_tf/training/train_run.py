@@ -14,6 +14,7 @@ from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.preemption import Preempted, StopRequest, catch_stop_signals
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import Progress, RunLog
+from vit_tf.training.state import by_path, by_place
 from vit_tf.training.tasks import Task
 
 Evaluate = Callable[[int], dict[str, float]]
@@ -73,7 +74,10 @@ class TrainRun:
         self._examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seed = tf.Variable(config.seed, dtype=tf.int64, trainable=False)
         self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, examples_seen=self._examples_seen, seed=self._seed
+            model=by_path(model.weights),
+            optimizer=by_place(optimizer.variables),
+            examples_seen=self._examples_seen,
+            seed=self._seed,
         )
         self._manager = model_dir.checkpoint_manager(self._checkpoint, config.keep_checkpoints)
         self._restore()
@@ -179,7 +183,7 @@ class TrainRun:
         if path is None:
             return
         try:
-            self._checkpoint.restore(path).assert_existing_objects_matched()
+            self._checkpoint.restore(path).assert_consumed()
         except (tf.errors.OpError, AssertionError) as error:
             raise ValueError(
                 f"cannot go on from {path}: {str(error).splitlines()[0]}. If the optimizer was "
