@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow lint format clean
+.PHONY: help install quickstart test test-slow benchmark-cifar10 lint format clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 19
 
 install: $(STAMP)  ## the environment alone: .venv with the tested versions
 
@@ -26,6 +26,9 @@ test: $(STAMP)  ## the test suite
 
 test-slow: $(STAMP)  ## what needs several processes or minutes
 	$(BIN)/python -m pytest -m slow
+
+benchmark-cifar10: $(STAMP)  ## a small ViT on CIFAR-10: make benchmark-cifar10 DATA_DIR=data/cifar10
+	$(BIN)/python benchmarks/cifar10.py --data_dir=$(or $(DATA_DIR),data/cifar10)
 
 lint: $(STAMP)  ## ruff: format and rules
 	$(BIN)/ruff format --check .

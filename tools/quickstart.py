@@ -5,12 +5,15 @@ Run it with `make quickstart`. Every step is a command that you can run yourself
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings, in all steps
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GIN_FILE = "gin/quickstart.gin"

@@ -6,7 +6,7 @@ The state lies in --model_dir alone: the same command started again goes on wher
 Ctrl-C or SIGTERM saves first. Bindings on the command line win over the file:
 
   python tools/train.py --gin_file=gin/quickstart.gin --model_dir=runs/wide \
-      --gin_param='create_model.width = 128' --gin_param='RunConfig.epochs = 30'
+      --gin_param='create_model.width = 128' --gin_param='RunConfig.steps = 3000'
 
   --mode=train            trains
   --mode=train_and_eval   trains, and evaluates the whole evaluation split at intervals
@@ -22,7 +22,7 @@ Several workers: the same command on each, with TF_CONFIG set and
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
 from absl import app, flags, logging
 
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         if os.environ.get("VIT_TF_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {configuration.readable(error)}", file=sys.stderr)
         print("(VIT_TF_TRACEBACK=1 shows where it was raised)", file=sys.stderr)
         sys.exit(1)
 

@@ -17,6 +17,7 @@ from vit_tf.export import export_saved_model, saved_model
 from vit_tf.models import create_model
 from vit_tf.training import Classification
 
+NAMES = list("0123456789")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -54,7 +55,7 @@ def predict(model):
 @pytest.fixture(scope="module")
 def exported(model, predict, eval_input, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export"))
-    return export_saved_model(model, predict, eval_input, folder, {"step": 7})
+    return export_saved_model(model, predict, eval_input, NAMES, folder, {"step": 7})
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_the_model_card_says_what_it_is(exported):
 
 
 def test_exports_are_numbered_and_nothing_else_is_left(model, predict, eval_input, tmp_path):
-    paths = [export_saved_model(model, predict, eval_input, str(tmp_path)) for _ in range(2)]
+    paths = [export_saved_model(model, predict, eval_input, NAMES, str(tmp_path)) for _ in range(2)]
     assert [Path(path).name for path in paths] == ["1", "2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
@@ -125,7 +126,7 @@ def test_a_served_model_that_differs_is_not_published(
 
     monkeypatch.setattr(saved_model.ServingModule, "_outputs", wrong)
     with pytest.raises(RuntimeError, match="differ from the evaluated ones by .*not published"):
-        export_saved_model(model, predict, eval_input, str(tmp_path))
+        export_saved_model(model, predict, eval_input, NAMES, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

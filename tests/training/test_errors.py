@@ -96,10 +96,16 @@ def test_a_full_disk_keeps_the_checkpoint_before(make_estimator, train_input, tm
     assert tf.train.latest_checkpoint(str(run / "checkpoints")).endswith("ckpt-4")
 
 
-def test_a_model_dir_that_cannot_be_written(make_estimator):
+def test_a_model_dir_that_cannot_be_written(make_estimator, train_input):
     message = r"cannot write to model_dir /proc/run: .*Choose another --model_dir"
     with pytest.raises(OSError, match=message):
-        make_estimator("/proc/run")
+        make_estimator("/proc/run").train(train_input)
+
+
+def test_evaluating_what_was_never_trained_leaves_no_folder(make_estimator, eval_input, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint 'latest' in .*; there: none"):
+        make_estimator(tmp_path / "typo").evaluate(eval_input)
+    assert not (tmp_path / "typo").exists()
 
 
 def test_corrupt_records_are_named_while_training(make_estimator, tmp_path, digits_dir):

@@ -59,6 +59,18 @@ def test_tensorboard_has_the_curves_of_training_and_evaluation(trained):
         assert tag in events.Tags()["tensors"]
 
 
+def test_the_picture_of_predictions_is_a_file_and_in_tensorboard(trained, eval_input):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    estimator, _, model_dir = trained
+    path = estimator.picture(eval_input)
+    assert path == str(model_dir / "pictures" / "predictions.png")
+    assert tf.io.decode_png(tf.io.read_file(path)).shape[1] > 1000
+    events = EventAccumulator(str(model_dir / "tensorboard" / "eval"))
+    events.Reload()
+    assert "predictions" in events.Tags()["tensors"]
+
+
 def test_a_fresh_estimator_evaluates_the_checkpoints_to_the_same_numbers(
     trained, make_estimator, eval_input
 ):

@@ -77,6 +77,7 @@ def export_saved_model(
     model: keras.Model,
     predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
     evaluation_input: Any,
+    class_names: Sequence[str],
     export_dir: str,
     facts: dict[str, Any] | None = None,
 ) -> str:
@@ -90,6 +91,7 @@ def export_saved_model(
       model: the model.
       predict: see `ServingModule`.
       evaluation_input: `vit_tf.data.Input` of the evaluation.
+      class_names: a name for each of the model's classes.
       export_dir: folder of numbered exports; the new one gets the next number.
       facts: more for the model card.
 
@@ -101,9 +103,7 @@ def export_saved_model(
       OSError: if it cannot be written; nothing is left then.
     """
     preprocess = evaluation_input.preprocess
-    names = evaluation_input.class_names or [str(i) for i in range(model.num_classes)]
-    names = [*names, *(f"class {i}" for i in range(len(names), model.num_classes))]
-    module = ServingModule(model, predict, preprocess, names)
+    module = ServingModule(model, predict, preprocess, class_names)
     tf.io.gfile.makedirs(export_dir)
     version = 1 + max((int(n.strip("/")) for n in _numbered(export_dir)), default=0)
     final = os.path.join(export_dir, str(version))
@@ -120,7 +120,7 @@ def export_saved_model(
             "config": keras.saving.serialize_keras_object(model)["config"],
             "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
             "preprocess": str(preprocess),
-            "class_names": names,
+            "class_names": list(class_names),
             "largest_difference_to_evaluation": difference,
             **(facts or {}),
         }

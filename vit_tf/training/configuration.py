@@ -82,6 +82,17 @@ def parse(files: Sequence[str], bindings: Sequence[str] = ()) -> None:
         raise ValueError(_explain(str(error))) from error
 
 
+def readable(error: Exception) -> str:
+    """An error's message, with gin's notes about where it was called cut down to the names."""
+    note = r"\n\s*In call to configurable '([\w.]+)' \(<.*>\)(?: in scope '([\w./]+)')?"
+
+    def name_only(match: re.Match) -> str:
+        name, scope = match.groups()
+        return "" if name == "run" else f"\n  (in {scope + '/' if scope else ''}{name})"
+
+    return re.sub(note, name_only, str(error))
+
+
 def operative_text() -> str:
     """The bindings that were used so far, those by default included."""
     return gin.operative_config_str()

@@ -1,5 +1,7 @@
 """The Estimator: train, evaluate, predict and export a task, with all state in `model_dir`."""
 
+import io
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -8,7 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
+from vit_tf.analysis.learning_curve import plot_learning_curve
+from vit_tf.analysis.prediction_sheet import plot_predictions
 from vit_tf.export import export_saved_model
 from vit_tf.training import strategies
 from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
@@ -23,6 +28,7 @@ from vit_tf.training.train_run import TrainRun
 
 # A process that evaluates beside a running trainer has a metrics file of its own.
 _EVAL_METRICS = "metrics_eval.jsonl"
+_MOST_PICTURED = 512
 
 
 class Estimator:
@@ -46,7 +52,6 @@ class Estimator:
 
     Raises:
       ValueError: for a strategy that cannot be had.
-      OSError: if `model_dir` cannot be written.
     """
 
     def __init__(
@@ -89,7 +94,9 @@ class Estimator:
 
         Raises:
           FloatingPointError: if the loss is no longer a number.
-          ValueError: for data that cannot be read or does not fit the model, naming it.
+          ValueError: for data that cannot be read or does not fit the model, naming it, and for a
+            `model_dir` of another model.
+          OSError: if `model_dir` cannot be written, or the disk is full.
           SystemExit: after SIGTERM, with the state saved.
         """
         return self._start(input_fn, steps).train()
@@ -114,9 +121,12 @@ class Estimator:
         def evaluate(step: int) -> dict[str, float]:
             return self._evaluate(eval_loop, eval_input_fn, step, run.log, keep_best=True)
 
-        return run.train(evaluate) or next(
-            row for row in reversed(run.log.rows()) if row["kind"] == "eval"
-        )
+        values = run.train(evaluate)
+        rows = run.log.rows()
+        if self.model_dir.chief:
+            curve = plot_learning_curve(rows, self.task.metric)
+            print(f"learning curve: {self._keep_figure('learning_curve', curve, run.step)}")
+        return values or next(row for row in reversed(rows) if row["kind"] == "eval")
 
     def evaluate(self, input_fn: InputFn, checkpoint: str = "latest") -> dict[str, float]:
         """Evaluates a checkpoint on every example of the input, each counted once.
@@ -131,7 +141,7 @@ class Estimator:
         Raises:
           FileNotFoundError: if the checkpoint is not there.
         """
-        step = self._restore(self.model, checkpoint)
+        step = self._restore(checkpoint)
         log = RunLog(self.model_dir, _EVAL_METRICS)
         return self._evaluate(self._eval_loop(input_fn), input_fn, step, log)
 
@@ -158,7 +168,7 @@ class Estimator:
         values: dict[str, float] = {}
         print(f"waiting for checkpoints in {folder}", flush=True)
         for path in tf.train.checkpoints_iterator(folder, timeout=timeout):
-            step = self._restore(self.model, path)
+            step = self._restore(path)
             values = self._evaluate(loop, input_fn, step, log, keep_best=True)
             if last_step and step >= last_step:
                 break
@@ -190,7 +200,7 @@ class Estimator:
                 "predict runs on one device; set RunConfig.strategy = 'cpu' (it has "
                 f"{self.strategy.num_replicas_in_sync} replicas)"
             )
-        self._restore(self.model, checkpoint)
+        self._restore(checkpoint)
         predict = tf.function(lambda images: self.task.predict_values(self.model, images))
         with named_data_errors(input_fn, self.strategy, lambda: 0):
             for batch in make_dataset(input_fn, tf.distribute.InputContext()):
@@ -198,6 +208,32 @@ class Estimator:
                 columns = {name: value.numpy() for name, value in {**batch, **outputs}.items()}
                 for row in np.flatnonzero(columns.pop("mask")):
                     yield {name: value[row] for name, value in columns.items()}
+
+    def picture(self, input_fn: InputFn, checkpoint: str = "latest") -> str | None:
+        """Draws images with predicted and true classes, into `pictures/` and TensorBoard.
+
+        Args:
+          input_fn: evaluation data with one label an image; of its first 512 examples the surest
+            mistakes are shown.
+          checkpoint: `"latest"`, `"best"`, a step number or a path.
+
+        Returns:
+          Path of the PNG file; None under several replicas, which cannot predict.
+        """
+        if self.strategy.num_replicas_in_sync > 1:
+            return None
+        rows = list(itertools.islice(self.predict(input_fn, checkpoint), _MOST_PICTURED))
+        columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        figure = plot_predictions(
+            columns["image"],
+            columns["label"],
+            columns["probabilities"],
+            class_names(input_fn, self.model),
+        )
+        step = int(self.model_dir.find_checkpoint(checkpoint).rpartition("-")[2])
+        path = self._keep_figure("predictions", figure, step)
+        print(f"picture: {path}", flush=True)
+        return path
 
     def export_saved_model(
         self,
@@ -220,18 +256,31 @@ class Estimator:
         Raises:
           RuntimeError: if served outputs differ from evaluated ones; nothing is published then.
         """
+        path = self.model_dir.find_checkpoint(checkpoint)
         # A model outside the strategy: the SavedModel must not hold replicas.
         model = self.task.build_model()
         self.model_dir.check_model(model)
-        path = self.model_dir.find_checkpoint(checkpoint)
-        step = self._restore(model, path)
+        step = _load(model, path)
         return export_saved_model(
             model,
             predict=lambda images: self.task.predict_values(model, images),
             evaluation_input=evaluation_input,
+            class_names=class_names(evaluation_input, model),
             export_dir=os.fspath(export_dir or self.model_dir.join("export")),
             facts={"step": step, "checkpoint": path, "precision": self.precision},
         )
+
+    def _keep_figure(self, name: str, figure: Figure, step: int) -> str:
+        """Writes a figure as PNG to `pictures/` and to TensorBoard; returns the file's path."""
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=110)
+        path = self.model_dir.join("pictures", f"{name}.png")
+        tf.io.gfile.makedirs(os.path.dirname(path))
+        with tf.io.gfile.GFile(path, "wb") as file:
+            file.write(png.getvalue())
+        image = tf.io.decode_png(png.getvalue(), channels=3)[None]
+        RunLog(self.model_dir).write_image("eval", name, image, step)
+        return path
 
     def _start(self, input_fn: InputFn, steps: int | None) -> TrainRun:
         """Sets a training run up, restores it and says what is about to happen."""
@@ -307,10 +356,20 @@ class Estimator:
         log.write("eval", step, values)
         return values
 
-    def _restore(self, model: keras.Model, checkpoint: str) -> int:
-        """Loads a checkpoint's weights into a model; returns the step it is of."""
+    def _restore(self, checkpoint: str) -> int:
+        """Loads a checkpoint's weights into the model; returns the step it is of."""
         path = self.model_dir.find_checkpoint(checkpoint)
         with self.strategy.scope():
-            status = model_checkpoint(model).read(path)
-        status.assert_existing_objects_matched().expect_partial()
-        return int(path.rpartition("-")[2])
+            return _load(self.model, path)
+
+
+def class_names(input_fn: InputFn, model: keras.Model) -> list[str]:
+    """A name for each of a model's classes: the input's, or their numbers."""
+    names = list(getattr(input_fn, "class_names", None) or [])
+    return names + [str(number) for number in range(len(names), model.num_classes)]
+
+
+def _load(model: keras.Model, path: str) -> int:
+    status = model_checkpoint(model).read(path)
+    status.assert_existing_objects_matched().expect_partial()
+    return int(path.rpartition("-")[2])

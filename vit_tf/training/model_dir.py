@@ -32,24 +32,12 @@ class ModelDir:
       path: the folder; made if it is not there.
       chief: whether this process writes; others keep their share of a checkpoint in a folder
         beside, which they remove again.
-
-    Raises:
-      OSError: if the folder cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike, chief: bool = True):
         self.path = os.fspath(path)
         self.chief = chief
         self._best_saver: tf.train.Checkpoint | None = None
-        try:
-            tf.io.gfile.makedirs(self.path)
-            if chief:
-                self.write_text("model_dir.txt", _README)
-        except tf.errors.OpError as error:
-            raise OSError(
-                f"cannot write to model_dir {self.path}: {_first_line(error)}. Choose another "
-                "--model_dir, or make this one writable"
-            ) from error
 
     def join(self, *names: str) -> str:
         """Path of something in the folder."""
@@ -71,22 +59,40 @@ class ModelDir:
         with tf.io.gfile.GFile(path) as file:
             return file.read()
 
-    def check_model(self, model: keras.Model) -> None:
-        """Makes the folder belong to a model, or finds that it belongs to another.
+    def claim(self, model: keras.Model) -> None:
+        """Makes the folder, if it is not there, that of a model's run.
 
         Raises:
-          ValueError: naming the first weights that differ.
+          OSError: if it cannot be written.
+          ValueError: if it belongs to another model.
         """
-        weights = {name: list(weight.shape) for name, weight in by_path(model.weights).items()}
-        before = self.read_text("model.json")
-        if before is None:
+        self.check_model(model)
+        try:
+            tf.io.gfile.makedirs(self.path)
             if self.chief:
+                self.write_text("about.txt", _ABOUT)
+                weights = {name: list(w.shape) for name, w in by_path(model.weights).items()}
                 self.write_text("model.json", json.dumps({"weights": weights}, indent=1))
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"cannot write to model_dir {self.path}: {_first_line(error)}. Choose another "
+                "--model_dir, or make this one writable"
+            ) from error
+
+    def check_model(self, model: keras.Model) -> None:
+        """Finds whether the folder belongs to another model.
+
+        Raises:
+          ValueError: if so, naming the first weights that differ.
+        """
+        text = self.read_text("model.json")
+        if text is None:
             return
-        old = json.loads(before)["weights"]
-        if old != weights:
+        old = json.loads(text)["weights"]
+        new = {name: list(weight.shape) for name, weight in by_path(model.weights).items()}
+        if old != new:
             raise ValueError(
-                f"model_dir {self.path} belongs to another model: {_difference(old, weights)}. "
+                f"model_dir {self.path} belongs to another model: {_difference(old, new)}. "
                 "Give this model a --model_dir of its own, or delete that one to start over"
             )
 
@@ -180,7 +186,7 @@ class ModelDir:
         return True
 
 
-_README = """The state of one training run. The same command started again goes on from here.
+_ABOUT = """The state of one training run. The same command started again goes on from here.
 checkpoints/  model, optimizer, step, random state, position in the data
 best/         the model that evaluated best
 metrics.jsonl one line a training log and evaluation;  config.gin  the operative configuration

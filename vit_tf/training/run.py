@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from vit_tf.analysis.prediction_sheet import plot_predictions
 from vit_tf.training import configuration
-from vit_tf.training.estimator import Estimator
+from vit_tf.training.estimator import Estimator, class_names
 from vit_tf.training.tasks import Task
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval", "predict", "export")
-_SHEET_CANDIDATES = 512
 
 
 @configuration.configurable
@@ -66,11 +64,11 @@ def run(
     elif mode == "train_and_eval":
         held_out = needed("eval_input")
         result = estimator.train_and_evaluate(needed("train_input"), held_out)
-        _write_sheet(estimator, held_out, "latest")
+        estimator.picture(held_out)
     elif mode == "eval":
         held_out = needed("eval_input")
         result = estimator.evaluate(held_out, checkpoint)
-        _write_sheet(estimator, held_out, checkpoint)
+        estimator.picture(held_out, checkpoint)
     elif mode == "continuous_eval":
         result = estimator.continuous_eval(needed("eval_input"))
     elif mode == "predict":
@@ -86,7 +84,7 @@ def run(
 
 def _write_predictions(estimator: Estimator, held_out: Any, checkpoint: str) -> str:
     """Writes `predictions.csv`: index, true class, predicted class and its probability."""
-    names = _names(held_out, estimator.model.num_classes)
+    names = class_names(held_out, estimator.model)
     path = estimator.model_dir.join("predictions.csv")
     count = right = 0
     aside = f"{path}.{os.getpid()}.tmp"
@@ -101,28 +99,3 @@ def _write_predictions(estimator: Estimator, held_out: Any, checkpoint: str) -> 
     tf.io.gfile.rename(aside, path, overwrite=True)
     print(f"{count:,} predictions, {right / max(count, 1):.4f} right: {path}", flush=True)
     return path
-
-
-def _write_sheet(estimator: Estimator, held_out: Any, checkpoint: str) -> None:
-    """Writes the picture of test images with their predicted and true classes."""
-    if estimator.strategy.num_replicas_in_sync > 1 or not estimator.model_dir.chief:
-        return
-    rows = []
-    for row in estimator.predict(held_out, checkpoint):
-        rows.append(row)
-        if len(rows) == _SHEET_CANDIDATES:
-            break
-    figure = plot_predictions(
-        np.stack([row["image"] for row in rows]),
-        np.array([row["label"] for row in rows]),
-        np.stack([row["probabilities"] for row in rows]),
-        _names(held_out, estimator.model.num_classes),
-    )
-    path = estimator.model_dir.join("pictures", "predictions.png")
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    figure.savefig(path, dpi=110)
-    print(f"picture: {path}", flush=True)
-
-
-def _names(held_out: Any, num_classes: int) -> list[str]:
-    return list(held_out.class_names or map(str, range(num_classes)))

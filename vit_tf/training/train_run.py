@@ -58,6 +58,7 @@ class TrainRun:
         self.total_steps = total_steps
         self.every_eval, self._every_checkpoint, self._per_loop = config.intervals(total_steps)
         self.global_batch = global_batch(input_fn, strategy)
+        model_dir.claim(model)
         with strategy.scope():
             optimizer = config.optimization.build(model, schedule_steps)
         self.loop = TrainLoop(
