@@ -38,5 +38,5 @@ format: $(STAMP)  ## lets ruff format and mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## removes the environment and what the quickstart wrote
-	rm -rf $(VENV) runs *.egg-info
+clean:  ## removes the environment and what the quickstart wrote; other runs stay
+	rm -rf $(VENV) runs/quickstart *.egg-info

@@ -57,7 +57,7 @@ def plot_predictions(
         )
     correct = int((predictions == labels).sum())
     figure.suptitle(
-        f"{correct} of {len(labels)} right ({100 * correct / len(labels):.1f} %); "
+        f"{correct} of the first {len(labels)} right ({100 * correct / len(labels):.1f} %); "
         "mistakes first, the surest leading",
         fontsize=11,
     )

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,10 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# Served and evaluated outputs come from the same operations; only the batch they run in differs,
-# and with it the order in which a matrix product adds up.
-TOLERANCE = 1e-4
-_CHECKED_EXAMPLES = 32
+from vit_tf.export.check import check_served
+from vit_tf.export.numbered_folder import writing_next_number
 
 
 class ServingModule(tf.Module):
@@ -99,73 +96,30 @@ def export_saved_model(
       Path of the new folder.
 
     Raises:
-      RuntimeError: if the SavedModel's outputs differ from the evaluated ones.
-      OSError: if it cannot be written; nothing is left then.
+      RuntimeError: if the SavedModel's outputs differ from the evaluated ones; see `check_served`.
+      ValueError: if the evaluation's images cannot be read.
+      OSError: if it cannot be written. Whatever is raised, nothing is left in `export_dir`.
     """
-    preprocess = evaluation_input.preprocess
-    module = ServingModule(model, predict, preprocess, class_names)
-    tf.io.gfile.makedirs(export_dir)
-    version = 1 + max((int(n.strip("/")) for n in _numbered(export_dir)), default=0)
-    final = os.path.join(export_dir, str(version))
-    aside = os.path.join(export_dir, f".incomplete-{version}-{os.getpid()}")
-    try:
+    module = ServingModule(model, predict, evaluation_input.preprocess, class_names)
+    with writing_next_number(export_dir) as (aside, final):
         tf.saved_model.save(
             module,
             aside,
             signatures={"serving_default": module.classify, "image": module.classify_images},
         )
-        difference = _check(aside, predict, evaluation_input)
         card = {
             "model": getattr(model, "variant", None) or type(model).__name__,
             "config": keras.saving.serialize_keras_object(model)["config"],
             "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
-            "preprocess": str(preprocess),
+            "preprocess": str(evaluation_input.preprocess),
             "class_names": list(class_names),
-            "largest_difference_to_evaluation": difference,
+            "largest_difference_to_evaluation": check_served(
+                aside, predict, evaluation_input, class_names, model.compute_dtype
+            ),
             **(facts or {}),
         }
         extra = os.path.join(aside, "assets.extra")
         tf.io.gfile.makedirs(extra)
         with tf.io.gfile.GFile(os.path.join(extra, "model_card.json"), "w") as file:
             file.write(json.dumps(card, indent=1, default=str))
-        tf.io.gfile.rename(aside, final)
-    except tf.errors.OpError as error:
-        raise OSError(
-            f"could not write the SavedModel to {aside}: {error.message}. Nothing was published; "
-            "make room, or choose another --export_dir"
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return final
-
-
-def _check(
-    saved_model: str,
-    predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
-    evaluation_input: Any,
-) -> float:
-    """Largest difference between served and evaluated logits on the first evaluation images."""
-    batch = next(iter(evaluation_input()))
-    rows = tf.where(batch["mask"] > 0)[:_CHECKED_EXAMPLES, 0]
-    evaluated = tf.gather(predict(batch["image"])["logits"], rows)
-    wanted = tf.gather(batch["index"], rows).numpy()
-    encoded = {
-        int(record["index"]): record["image"]
-        for record in evaluation_input.encoded().take(evaluation_input.batch_size)
-    }
-    served = tf.saved_model.load(saved_model).signatures["serving_default"](
-        image_bytes=tf.stack([encoded[index] for index in wanted])
-    )["logits"]
-    difference = float(tf.reduce_max(tf.abs(served - evaluated)))
-    scale = max(1.0, float(tf.reduce_max(tf.abs(evaluated))))
-    if not difference <= TOLERANCE * scale:
-        raise RuntimeError(
-            f"the SavedModel's logits differ from the evaluated ones by {difference:.3g} on "
-            f"{len(wanted)} evaluation images (allowed: {TOLERANCE * scale:.3g}); it was not "
-            f"published. Preprocessing: {evaluation_input.preprocess}"
-        )
-    return difference
-
-
-def _numbered(folder: str) -> list[str]:
-    return [n for n in tf.io.gfile.listdir(folder) if n.strip("/").isdigit()]

@@ -1,0 +1,73 @@
+"""Folders of numbered exports, as TensorFlow Serving watches them: each is there whole or not."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+_INCOMPLETE = ".incomplete-"
+
+
+@contextlib.contextmanager
+def writing_next_number(folder: str) -> Iterator[tuple[str, str]]:
+    """Gives a folder to write into, which gets the next number when the block ends well.
+
+    What exports that were killed on this machine left behind is removed first.
+
+    Args:
+      folder: where the numbered folders lie, local or remote; made if it is not there.
+
+    Yields:
+      The folder to write into and the numbered one that it becomes.
+
+    Raises:
+      OSError: if `folder` cannot be written; nothing is left there then.
+    """
+    aside = os.path.join(folder, f"{_INCOMPLETE}{socket.gethostname()}-{os.getpid()}")
+    try:
+        tf.io.gfile.makedirs(folder)
+        _remove_leftovers(folder)
+        final = os.path.join(folder, str(1 + max(_numbers(folder), default=0)))
+        yield aside, final
+        tf.io.gfile.rename(aside, final)
+    except tf.errors.OpError as error:
+        reason = " ".join(error.message.split())
+        raise OSError(
+            f"could not write an export to {folder}: {reason}. Nothing was published; make room, "
+            "or choose another --export_dir"
+        ) from error
+    finally:
+        _remove(aside)
+
+
+def _numbers(folder: str) -> list[int]:
+    names = [name.strip("/") for name in tf.io.gfile.listdir(folder)]
+    return [int(name) for name in names if name.isdigit()]
+
+
+def _remove_leftovers(folder: str) -> None:
+    """Removes what processes of this machine that no longer run left unfinished."""
+    for name in tf.io.gfile.listdir(folder):
+        host, _, process = name.strip("/").removeprefix(_INCOMPLETE).rpartition("-")
+        if not name.startswith(_INCOMPLETE) or host != socket.gethostname():
+            continue
+        if process.isdigit() and (int(process) == os.getpid() or not _runs(int(process))):
+            _remove(os.path.join(folder, name))
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it runs, as another user
+        return True
+    return True
+
+
+def _remove(folder: str) -> None:
+    # Not there, or on a disk that refuses: the next export tries again.
+    with contextlib.suppress(tf.errors.OpError):
+        tf.io.gfile.rmtree(folder)
