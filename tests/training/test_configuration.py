@@ -55,10 +55,87 @@ def test_the_command_line_wins_over_the_file():
     assert configuration.bound("RunConfig")().steps == 7
 
 
+@pytest.mark.parametrize(
+    "binding, message",
+    [
+        ("DATA_DRI = '/nope'", r"nothing refers to the macro DATA_DRI[\s\S]*mean DATA_DIR\?"),
+        (
+            "trian/Input.batch_size = 7",
+            r"scope 'trian' of trian/Input\.batch_size[\s\S]*mean train",
+        ),
+        ("tr/TFDSSource.split = 'x'", r"\(as @tr/TFDSSource\)[\s\S]*Known names: eval, train"),
+    ],
+)
+def test_macros_and_scopes_that_nothing_refers_to(binding, message):
+    with pytest.raises(ValueError, match=message):
+        configuration.parse(QUICKSTART, [binding])
+
+
+def test_a_macro_may_be_replaced_on_the_command_line_wherever_it_is_used():
+    configuration.parse(
+        QUICKSTART, ["train/TFDSSource.data_dir = 'x'", "eval/TFDSSource.data_dir = 'y'"]
+    )
+    configuration.parse(QUICKSTART, ["run.eval_input = None"])
+
+
+def test_references_of_included_files_count_and_comments_do_not(tmp_path):
+    base, recipe = tmp_path / "base.gin", tmp_path / "recipe.gin"
+    base.write_text("RunConfig.steps = %STEPS\n# run.train_input = @old/Input\n")
+    recipe.write_text(f"include '{base}'\nSTEPS = 3\n")
+    configuration.parse([str(recipe)])
+    assert configuration.bound("RunConfig")().steps == 3
+    with pytest.raises(ValueError, match="nothing refers to the scope 'old'"):
+        configuration.parse([str(recipe)], ["old/Input.batch_size = 3"])
+
+
 def test_bindings_that_nothing_asked_for_are_listed():
     configuration.parse([], ["warmup_cosine.peak = 1.0", "SGD.momentum = 0.9"])
     configuration.bound("warmup_cosine")(total_steps=10)
     assert configuration.unused_bindings() == ["SGD.momentum"]
+
+
+def test_what_the_code_decides_is_listed():
+    configuration.parse([], ["AdamW.learning_rate = 1.0", "Optimization.optimizer = @AdamW"])
+    configuration.bound("AdamW")(learning_rate=0.1)
+    assert "AdamW.learning_rate" in configuration.unused_bindings()
+
+
+def make(scope, *names):
+    with gin.config_scope(scope):
+        for name in names:
+            configuration.bound(name)()
+
+
+SCHEDULES = [
+    "Optimization.schedule = @train/warmup_cosine",
+    "Optimization.optimizer = @eval/warmup_cosine",
+    "train/warmup_cosine.peak = 1.0",
+    "eval/warmup_cosine.peak = 2.0",
+    "warmup_cosine.total_steps = 10",
+]
+
+
+def test_what_a_mode_does_not_make_is_not_listed():
+    configuration.parse([], SCHEDULES)
+    configuration.bound("Optimization")()
+    make("train", "warmup_cosine")
+    assert configuration.unused_bindings() == []
+
+
+def test_a_binding_that_every_scope_overrules_is_listed():
+    configuration.parse([], [*SCHEDULES, "warmup_cosine.peak = 3.0"])
+    configuration.bound("Optimization")()
+    make("train", "warmup_cosine")
+    assert configuration.unused_bindings() == []  # the other scope may still use it
+    make("eval", "warmup_cosine")
+    assert configuration.unused_bindings() == ["warmup_cosine.peak"]
+
+
+def test_what_another_part_replaced_is_not_listed():
+    configuration.parse(QUICKSTART, ["Optimization.optimizer = @SGD", "SGD.momentum = 0.9"])
+    configuration.bound("RunConfig")()
+    configuration.bound("SGD")(learning_rate=0.1)
+    assert configuration.unused_bindings() == []
 
 
 def test_the_operative_text_can_be_read_again():

@@ -6,7 +6,6 @@ is not touched by a gin file; `run` (what the tools call) uses the bound version
 
 import difflib
 import inspect
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,6 +38,11 @@ _BOUND = {
 }
 
 _ROOT = Path(__file__).resolve().parents[2]
+# What `vit_tf.training.run` makes itself, in no scope; all else is made where gin refers to it.
+_ROOTS = frozenset({("", "run"), ("", "RunConfig")})
+_SCOPED_NAME = r"(?:([\w./]+)/)?([\w.]+)"
+# The files and bindings as they were written, including what a later line replaced.
+_written: list[str] = []
 
 
 def bound(name: str) -> Callable:
@@ -66,20 +70,23 @@ def parse(files: Sequence[str], bindings: Sequence[str] = ()) -> None:
 
     Raises:
       FileNotFoundError: if a file is not there.
-      ValueError: for what gin cannot read and for names that do not exist, with the closest ones.
+      ValueError: for what gin cannot read, for names that do not exist, and for macros and scopes
+        that nothing refers to, with the closest ones.
     """
     gin.clear_config()
     gin.add_config_file_search_path(str(_ROOT))
     for file in files:
-        if not any(os.path.exists(os.path.join(folder, file)) for folder in ("", _ROOT)):
+        if _find(file) is None:
             folder = _ROOT / "gin"
             found = sorted(str(path.relative_to(_ROOT)) for path in folder.rglob("*.gin"))
             close = difflib.get_close_matches(file, found, n=3) or found
             raise FileNotFoundError(f"no gin file {file!r}; there are {', '.join(close)}")
     try:
-        gin.parse_config_files_and_bindings(files, bindings, finalize_config=False)
+        read = gin.parse_config_files_and_bindings(files, bindings, finalize_config=False)
     except (ValueError, SyntaxError, NameError) as error:
         raise ValueError(_explain(str(error))) from error
+    _written[:] = [*_texts(read), *bindings]
+    _check_references(gin.config_str())
 
 
 def readable(error: Exception) -> str:
@@ -99,14 +106,87 @@ def operative_text() -> str:
 
 
 def unused_bindings() -> list[str]:
-    """Bindings of the files and the command line that nothing has asked for so far."""
-    used = _selectors(gin.operative_config_str())
-    return sorted(_selectors(gin.config_str()) - used)
+    """Bindings without effect so far, though all that could have used them was made.
+
+    So a part that the mode does not need (an optimizer in evaluation), or that another one
+    replaced, is not listed; what nothing refers to is, and what code or a binding in a scope
+    overrules.
+
+    Returns:
+      Sorted, such as `"SGD.momentum"` or `"train/Input.batch_size"`.
+    """
+    operative = gin.operative_config_str()
+    bindings = _bindings(gin.config_str())
+    used = {_strongest(bindings, binding) for binding in _bindings(operative)}
+    made = set(re.findall(rf"^# Parameters for {_SCOPED_NAME}:$", operative, flags=re.MULTILINE))
+    users = _references() | _ROOTS
+
+    def could_come(scope: str, name: str) -> bool:
+        return any(
+            name == user and _inside(place, scope) and not _is_made(made, place, name)
+            for place, user in users
+        )
+
+    unused = [b for b in bindings - used if not could_come(b[0], b[1])]
+    return sorted(f"{s}/{name}.{p}" if s else f"{name}.{p}" for s, name, p in unused)
 
 
-def _selectors(config: str) -> set[str]:
-    """`scope/name.parameter` of every binding in a gin text."""
-    return set(re.findall(r"^([\w./]+\.\w+) =", config, flags=re.MULTILINE))
+def _find(file: str) -> Path | None:
+    """The path that gin reads for the name of a file."""
+    paths = [Path(folder, file) for folder in ("", _ROOT)]
+    return next((path for path in paths if path.exists()), None)
+
+
+def _texts(read: Sequence) -> list[str]:
+    """Texts of the files that gin has read, and of those that they include."""
+    texts = []
+    for file in read:
+        text = _find(file.filename).read_text(encoding="utf-8")
+        texts += [re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE), *_texts(file.includes)]
+    return texts
+
+
+def _check_references(config: str) -> None:
+    """Finds macros and scopes that are set and not used: they are misspelt, nearly always."""
+    known = sorted(set(re.findall(r"%([\w./]+)", "\n".join(_written))))
+    for macro in re.findall(r"^([\w/]+) =", config, flags=re.MULTILINE):
+        if macro not in known:
+            raise ValueError(
+                f"nothing refers to the macro {macro} (as %{macro}).\n{_suggest(macro, known)}"
+            )
+    known = sorted({place for place, _ in _references()} - {""})
+    for scope, name, parameter in sorted(_bindings(config)):
+        if scope and not any(_inside(place, scope) for place in known):
+            raise ValueError(
+                f"nothing refers to the scope {scope!r} of {scope}/{name}.{parameter} (as "
+                f"@{scope}/{name}).\n{_suggest(scope, known)}"
+            )
+
+
+def _references() -> set[tuple[str, str]]:
+    """Scope and name of every `@scope/name` that was written."""
+    found = re.findall(rf"@{_SCOPED_NAME}", "\n".join(_written))
+    return {(scope, name.rpartition(".")[2]) for scope, name in found}
+
+
+def _bindings(config: str) -> set[tuple[str, str, str]]:
+    """Scope, name and parameter of every binding in a text that gin printed."""
+    return set(re.findall(rf"^{_SCOPED_NAME}\.(\w+) =", config, flags=re.MULTILINE))
+
+
+def _inside(place: str, scope: str) -> bool:
+    """Whether what happens in the scope `place` sees the bindings of `scope`."""
+    return not scope or place == scope or place.startswith(f"{scope}/")
+
+
+def _is_made(made: set[tuple[str, str]], scope: str, name: str) -> bool:
+    return any(name == other and _inside(place, scope) for place, other in made)
+
+
+def _strongest(bindings: set[tuple[str, str, str]], use: tuple) -> tuple | None:
+    """The binding that a use took its value from: that of the innermost scope."""
+    seen = [b for b in bindings if b[1:] == use[1:] and _inside(use[0], b[0])]
+    return max(seen, default=None)
 
 
 def _explain(message: str) -> str:
