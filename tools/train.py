@@ -17,6 +17,8 @@ Ctrl-C or SIGTERM saves first. Bindings on the command line win over the file:
 
 Several workers: the same command on each, with TF_CONFIG set and
 --gin_param='RunConfig.strategy = "multi_worker"'. TPU: RunConfig.strategy = "tpu".
+
+An error is one line; VIT_TF_TRACEBACK=1 in the environment also shows where it was raised.
 """
 
 import os
@@ -28,43 +30,63 @@ from absl import app, flags, logging
 
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "gin file; may be given several times")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
-_MODEL_DIR = flags.DEFINE_string("model_dir", None, "folder of the run's state", required=True)
-_MODE = flags.DEFINE_enum(
-    "mode",
-    "train_and_eval",
-    ["train", "eval", "train_and_eval", "continuous_eval", "predict", "export"],
-    "what to do",
-)
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "folder of the run's state")
+_MODE = flags.DEFINE_string("mode", "train_and_eval", "what to do, one of the modes above")
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "latest", "for eval, predict and export: latest, best, a step or a path"
+    "checkpoint", None, "for eval, predict and export: latest, best, a step or a path [latest]"
 )
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "where exports go [model_dir/export]")
+_TIMEOUT = flags.DEFINE_float(
+    "continuous_eval_timeout",
+    None,
+    "seconds that continuous_eval waits for a next checkpoint [3600]",
+    lower_bound=0,
+)
+
+_EXAMPLE = "e.g. python tools/train.py --gin_file=gin/quickstart.gin --model_dir=runs/digits"
 
 
 def main(argv: list[str]) -> None:
     """Reads the configuration and does what --mode says; an expected error is one clear line."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+        _fail(f"unknown arguments: {' '.join(argv[1:])}; {_EXAMPLE}")
     if not _GIN_FILE.value:
-        raise app.UsageError("say what to train: --gin_file=gin/quickstart.gin")
+        _fail(f"--gin_file says what to train and is missing; {_EXAMPLE}")
+    if not _MODEL_DIR.value:
+        _fail(f"--model_dir says where the state lies and is missing; {_EXAMPLE}")
     logging.set_verbosity(logging.WARNING)
+    import tensorflow as tf
+
     from vit_tf.training import configuration
     from vit_tf.training.run import run
 
+    flag_values = {
+        "checkpoint": _CHECKPOINT.value,
+        "export_dir": _EXPORT_DIR.value,
+        "continuous_eval_timeout": _TIMEOUT.value,
+    }
+    given = {name: value for name, value in flag_values.items() if value is not None}
     try:
         configuration.parse(_GIN_FILE.value, _GIN_PARAM.value)
-        run(
-            mode=_MODE.value,
-            model_dir=_MODEL_DIR.value,
-            checkpoint=_CHECKPOINT.value,
-            export_dir=_EXPORT_DIR.value,
-        )
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
+        run(mode=_MODE.value, model_dir=_MODEL_DIR.value, **given)
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        RuntimeError,
+        FloatingPointError,
+        tf.errors.OpError,
+    ) as error:
         if os.environ.get("VIT_TF_TRACEBACK"):
             raise
-        print(f"error: {configuration.readable(error)}", file=sys.stderr)
-        print("(VIT_TF_TRACEBACK=1 shows where it was raised)", file=sys.stderr)
-        sys.exit(1)
+        is_op = isinstance(error, tf.errors.OpError)
+        text = error.message.partition("\n")[0] if is_op else configuration.readable(error)
+        _fail(f"{text}\n(VIT_TF_TRACEBACK=1 shows where it was raised)")
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,9 @@ def start_report(
         rows.append(("length", f"{total_steps:,} steps = {epochs:.4g} epochs"))
     else:
         rows.append(("length", f"{total_steps:,} steps"))
-    if start_step:
+    if start_step >= total_steps:
+        rows.append(("done", f"all {total_steps:,} steps are done; nothing to train"))
+    elif start_step:
         rows.append(("resuming", f"from step {start_step:,}"))
     rows.append(("model_dir", model_dir))
     return "\n".join(f"{name:<10} {text}" for name, text in rows)

@@ -1,7 +1,7 @@
 """One call from a gin configuration to a finished mode; what `tools/train.py` does."""
 
 import csv
-import os
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +24,7 @@ def run(
     eval_input: Callable[[], Any] | None = None,
     checkpoint: str = "latest",
     export_dir: str | None = None,
+    continuous_eval_timeout: float = 3600.0,
 ) -> Any:
     """Does what a mode says with the task and the inputs that gin names.
 
@@ -38,9 +39,11 @@ def run(
       eval_input: makes the evaluation input.
       checkpoint: for eval, predict and export: `"latest"`, `"best"`, a step or a path.
       export_dir: where exports go; default `model_dir/export`.
+      continuous_eval_timeout: seconds that continuous_eval waits for a next checkpoint.
 
     Returns:
-      Metrics of training and evaluation; the path that predict or export wrote.
+      Metrics of training and evaluation; the path that predict or export wrote, None in workers
+      that leave an export to the chief.
 
     Raises:
       ValueError: for an unknown mode or an input that the mode needs and gin does not name.
@@ -50,7 +53,8 @@ def run(
     if task is None:
         raise ValueError("the configuration names no task, e.g. run.task = @Classification")
     run_config = configuration.bound("RunConfig")()
-    estimator = Estimator(task(), model_dir, run_config, configuration.operative_text)
+    notes = _Notes(mode)
+    estimator = Estimator(task(), model_dir, run_config, notes.config_text)
     inputs = {"train_input": train_input, "eval_input": eval_input}
 
     def needed(name: str) -> Any:
@@ -70,32 +74,53 @@ def run(
         result = estimator.evaluate(held_out, checkpoint)
         estimator.picture(held_out, checkpoint)
     elif mode == "continuous_eval":
-        result = estimator.continuous_eval(needed("eval_input"))
+        result = estimator.continuous_eval(needed("eval_input"), timeout=continuous_eval_timeout)
     elif mode == "predict":
         result = _write_predictions(estimator, needed("eval_input"), checkpoint)
-    else:
+    elif estimator.model_dir.chief:
         result = estimator.export_saved_model(needed("eval_input"), export_dir, checkpoint)
         print(f"SavedModel: {result}", flush=True)
-    unused = configuration.unused_bindings()
-    if unused:
-        print(f"bindings that mode {mode!r} did not use: {', '.join(unused)}", flush=True)
+    else:
+        result = None
+        print("the chief worker exports; this one has nothing to do", flush=True)
+    if estimator.model_dir.chief:
+        notes.say_unused()
     return result
+
+
+class _Notes:
+    """Says once which bindings had no effect: before training starts, else at a mode's end."""
+
+    def __init__(self, mode: str):
+        self._mode = mode
+        self._said = False
+
+    def config_text(self) -> str:
+        """The operative configuration, which the Estimator asks for when a run is set up."""
+        self.say_unused()
+        return configuration.operative_text()
+
+    def say_unused(self) -> None:
+        unused = configuration.unused_bindings()
+        if unused and not self._said:
+            print(f"bindings that mode {self._mode!r} does not use: {', '.join(unused)}")
+        self._said = True
 
 
 def _write_predictions(estimator: Estimator, held_out: Any, checkpoint: str) -> str:
     """Writes `predictions.csv`: index, true class, predicted class and its probability."""
     names = class_names(held_out, estimator.model)
-    path = estimator.model_dir.join("predictions.csv")
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["index", "label", "prediction", "probability"])
     count = right = 0
-    aside = f"{path}.{os.getpid()}.tmp"
-    with tf.io.gfile.GFile(aside, "w") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "label", "prediction", "probability"])
-        for row in estimator.predict(held_out, checkpoint):
-            best = int(np.argmax(row["probabilities"]))
-            probability = f"{row['probabilities'][best]:.4f}"
-            writer.writerow([row["index"], names[row["label"]], names[best], probability])
-            count, right = count + 1, right + (best == row["label"])
-    tf.io.gfile.rename(aside, path, overwrite=True)
+    for row in estimator.predict(held_out, checkpoint):
+        best = int(np.argmax(row["probabilities"]))
+        probability = f"{row['probabilities'][best]:.4f}"
+        writer.writerow([row["index"], names[row["label"]], names[best], probability])
+        count, right = count + 1, right + (best == row["label"])
+    tf.io.gfile.makedirs(estimator.model_dir.path)
+    estimator.model_dir.write_text("predictions.csv", table.getvalue())
+    path = estimator.model_dir.join("predictions.csv")
     print(f"{count:,} predictions, {right / max(count, 1):.4f} right: {path}", flush=True)
     return path

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from typing import Any
 
@@ -24,6 +25,7 @@ class RunLog:
         self._path = model_dir.join(file)
         self._file = file
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self._checked = False
 
     def rewind(self, step: int) -> None:
         """Forgets what was logged after `step`, and a line that was not finished.
@@ -49,12 +51,14 @@ class RunLog:
           kind: `"train"` or `"eval"`; a curve of its own in TensorBoard.
           step: optimizer steps done.
           values: name -> number.
+
+        Raises:
+          OSError: if the file cannot be written, naming it.
         """
         if not self._model_dir.chief:
             return
         row = {"step": step, "kind": kind, **values, "time": round(time.time(), 3)}
-        with tf.io.gfile.GFile(self._path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        self._append(json.dumps(row) + "\n")
         with self._writer(kind).as_default():
             for name, value in values.items():
                 tf.summary.scalar(name, value, step=step)
@@ -73,6 +77,27 @@ class RunLog:
                 tf.summary.image(name, image, step=step, max_outputs=16)
             self._writer(kind).flush()
 
+    def _append(self, line: str) -> None:
+        try:
+            if not self._checked:
+                self._drop_half_line()
+                self._checked = True
+            with tf.io.gfile.GFile(self._path, "a") as file:
+                file.write(line)
+        except (tf.errors.OpError, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise OSError(
+                f"cannot write to {self._path}: {reason}. Make room or make it writable, and start "
+                "the same command again"
+            ) from error
+
+    def _drop_half_line(self) -> None:
+        """Takes away what a killed process left, which would swallow the next line."""
+        tf.io.gfile.makedirs(self._model_dir.path)
+        text = self._model_dir.read_text(self._file)
+        if text and not text.endswith("\n"):
+            self.rewind(sys.maxsize)
+
     def _writer(self, kind: str) -> tf.summary.SummaryWriter:
         if kind not in self._writers:
             self._writers[kind] = tf.summary.create_file_writer(
@@ -90,11 +115,19 @@ def _step_of(line: str) -> float:
 
 
 class Progress:
-    """The progress line: step, loss, rate, images a second, wait for input, time left."""
+    """The progress line: step, loss, rate, images a second, wait for input, time left.
 
-    def __init__(self, total_steps: int, global_batch: int):
+    Args:
+      total_steps: length of the run.
+      global_batch: examples a step.
+      quiet: measures without printing, for processes that are not the chief.
+    """
+
+    def __init__(self, total_steps: int, global_batch: int, quiet: bool = False):
         self._total = total_steps
         self._batch = global_batch
+        self._quiet = quiet
+        self._updates = 0
         self._last = (None, time.monotonic())
         self._speed: float | None = None
 
@@ -117,11 +150,18 @@ class Progress:
         self._last = (step, now)
         seconds = max(now - then, 1e-9)
         speed = (step - before) * self._batch / seconds
-        # The first loop holds tracing and compiling and would spoil the estimate.
         smooth = speed if self._speed is None else 0.7 * self._speed + 0.3 * speed
-        self._speed = smooth if before else None
-        left = (self._total - step) * self._batch / (smooth or speed)
+        # A process's first loop holds tracing and compiling and would spoil the estimate.
+        self._speed = smooth if self._updates else None
+        self._updates += 1
         wait = min(1.0, values["input_wait_seconds"] / seconds)
+        if not self._quiet:
+            self._print(step, values, speed, wait, (self._total - step) * self._batch / smooth)
+        return {"images_per_second": round(speed, 1), "input_wait": round(wait, 4)}
+
+    def _print(
+        self, step: int, values: dict[str, float], speed: float, wait: float, left: float
+    ) -> None:
         skipped = values["skipped_examples"]
         print(
             f"step {step:>{len(str(self._total))}}/{self._total} {100 * step / self._total:3.0f}%"
@@ -132,7 +172,6 @@ class Progress:
             + (f"  skipped {skipped} records" if skipped else ""),
             flush=True,
         )
-        return {"images_per_second": round(speed, 1), "input_wait": round(wait, 4)}
 
 
 def duration(seconds: float) -> str:
