@@ -1,18 +1,21 @@
 """What a person gets who asks for something that cannot be: one clear message."""
 
+import functools
 import json
 import os
 import re
 import resource
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from vit_tf.data.input import Input
 from vit_tf.data.sources import TFDSSource
-from vit_tf.training import Classification, RunConfig
+from vit_tf.training import Classification, Estimator, Optimization, RunConfig
+from vit_tf.training.schedules import constant
 from vit_tf.training.strategies import create_strategy
 
 
@@ -50,6 +53,103 @@ def test_nan_loss_stops_and_names_the_last_good_checkpoint(make_estimator, tmp_p
             assert np.isfinite(kept.get_tensor(name)).all()
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 4, 6]
+
+
+class ExplodingGradient(Classification):
+    """Its loss stays finite while the gradient of it does not."""
+
+    def train_values(self, model, batch):
+        values = super().train_values(model, batch)
+        zero = tf.reduce_sum(model.trainable_weights[-1].value) * 0.0
+        return values | {"loss": values["loss"] + tf.sqrt(zero)}  # d sqrt(0) is infinite
+
+
+def test_a_gradient_that_is_no_number_is_stopped_before_a_checkpoint_is_made_of_it(
+    make_estimator, train_input, tmp_path
+):
+    estimator = make_estimator(tmp_path / "run", steps=2, steps_per_loop=1, checkpoint_interval=1)
+    estimator.task.__class__ = ExplodingGradient
+    with pytest.raises(FloatingPointError, match=r"the gradient norm became (nan|inf) .*No check"):
+        estimator.train(train_input)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_an_evaluation_that_is_no_number_is_never_the_best(make_estimator, tmp_path):
+    estimator = make_estimator(tmp_path / "run")
+    kept = [
+        estimator.model_dir.keep_if_best(estimator.model, "accuracy", value, step)
+        for step, value in enumerate([0.5, float("nan"), 0.1, 0.6])
+    ]
+    assert kept == [True, False, False, True]
+    assert sorted(os.listdir(tmp_path / "run" / "best")) == [
+        "best-3.data-00000-of-00001",
+        "best-3.index",
+        "best.json",
+    ]
+
+
+def test_a_model_of_the_same_shapes_but_other_settings(make_estimator, train_input, tmp_path):
+    make_estimator(tmp_path / "run", steps=1).train(train_input)
+    other = make_estimator(tmp_path / "run", model={"num_heads": 8}, steps=1)
+    with pytest.raises(ValueError, match="another model: num_heads is 2 there and 8 here"):
+        other.train(train_input)
+    # Regularisation is not part of what a model is.
+    make_estimator(tmp_path / "run", model={"dropout": 0.1}, steps=2).train(train_input)
+
+
+def test_another_optimizer_or_a_damaged_checkpoint(make_task, train_input, eval_input, tmp_path):
+    def estimator(optimizer):
+        return Estimator(
+            make_task(),
+            tmp_path / "run",
+            RunConfig(steps=1, strategy="cpu", optimization=Optimization(optimizer)),
+        )
+
+    estimator(keras.optimizers.AdamW).train(train_input)
+    other = estimator(functools.partial(keras.optimizers.SGD, momentum=0.9))
+    with pytest.raises(ValueError, match=r"cannot go on from .*ckpt-1: .*If the optimizer was"):
+        other.train(train_input)
+    (data,) = (tmp_path / "run" / "checkpoints").glob("*.data*")
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"cannot load .*ckpt-1 into this model"):
+        estimator(keras.optimizers.AdamW).evaluate(eval_input)
+
+
+def test_images_of_another_size_than_the_models(make_estimator, digits_dir):
+    large = Input(
+        TFDSSource(digits_dir, "test"),
+        "decode|resize(16)|value_range(-1, 1)",
+        batch_size=10,
+        training=False,
+    )
+    message = r"the input's images are 16x16x3 after 'decode\|resize.*the model takes 8x8x3"
+    with pytest.raises(ValueError, match=message):
+        make_estimator().train(large)
+
+
+def test_training_data_that_ends(make_estimator):
+    def input_fn():
+        images, labels = np.zeros((32, 8, 8, 3), np.float32), np.zeros(32, np.int64)
+        return tf.data.Dataset.from_tensor_slices((images, labels)).batch(16, drop_remainder=True)
+
+    with pytest.raises(ValueError, match=r"the training data came to an end; .*repeat\(\)"):
+        make_estimator(steps=5).train(input_fn)
+
+
+def test_a_constant_rate_follows_the_configuration_on_resume(make_task, train_input, tmp_path):
+    for steps, rate in ((1, 1e-3), (2, 5e-4)):
+        optimization = Optimization(schedule=functools.partial(constant, rate=rate))
+        config = RunConfig(steps=steps, strategy="cpu", optimization=optimization)
+        values = Estimator(make_task(), tmp_path / "run", config).train(train_input)
+        assert values["learning_rate"] == pytest.approx(rate)
+
+
+def test_a_precision_is_that_of_its_estimator_alone(make_estimator, tmp_path):
+    first = make_estimator(tmp_path / "a", precision="mixed_bfloat16")
+    second = make_estimator(tmp_path / "b")
+    assert first.model.compute_dtype == "bfloat16"
+    assert second.model.compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_more_classes_than_the_head_has(make_estimator, train_input):

@@ -13,7 +13,6 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from vit_tf.analysis.learning_curve import plot_learning_curve
-from vit_tf.analysis.prediction_sheet import plot_predictions
 from vit_tf.export import export_saved_model
 from vit_tf.training import strategies
 from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
@@ -22,7 +21,7 @@ from vit_tf.training.model_dir import ModelDir, config_difference
 from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import RunLog, duration
-from vit_tf.training.state import model_checkpoint
+from vit_tf.training.state import load_weights
 from vit_tf.training.tasks import Task
 from vit_tf.training.train_run import TrainRun
 
@@ -66,9 +65,14 @@ class Estimator:
         self.strategy = strategies.create_strategy(
             self.config.strategy, self.config.tpu, self.config.virtual_cpus
         )
-        self.precision = self.config.set_precision(strategies.is_tpu(self.strategy))
-        self._deterministic = self.config.set_determinism()
-        self.model_dir = ModelDir(model_dir, chief=strategies.is_chief(self.strategy))
+        tpu = strategies.is_tpu(self.strategy)
+        self.config.set_determinism(tpu)
+        self.precision = self.config.dtype_policy(tpu)
+        self.model_dir = ModelDir(
+            model_dir,
+            chief=strategies.is_chief(self.strategy),
+            worker=strategies.worker_number(self.strategy),
+        )
         self._config_text = config_text
         self._model: keras.Model | None = None
 
@@ -76,11 +80,20 @@ class Estimator:
     def model(self) -> keras.Model:
         """The task's model, built on first use with weights that follow from the seed."""
         if self._model is None:
-            keras.utils.set_random_seed(self.config.seed)
             with self.strategy.scope():
-                self._model = self.task.build_model()
-            self.model_dir.check_model(self._model)
+                self._model = self._build_model()
         return self._model
+
+    def _build_model(self) -> keras.Model:
+        keras.utils.set_random_seed(self.config.seed)
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.precision)
+        try:
+            model = self.task.build_model()
+        finally:
+            keras.config.set_dtype_policy(policy)
+        self.model_dir.check_model(model)
+        return model
 
     def train(self, input_fn: InputFn, steps: int | None = None) -> dict[str, float]:
         """Trains up to a number of steps, counted from the very start of the run.
@@ -126,7 +139,12 @@ class Estimator:
         if self.model_dir.chief:
             curve = plot_learning_curve(rows, self.task.metric)
             print(f"learning curve: {self._keep_figure('learning_curve', curve, run.step)}")
-        return values or next(row for row in reversed(rows) if row["kind"] == "eval")
+        if values:
+            return values
+        # Nothing was left to train; the run before has mostly evaluated its end.
+        ends = [row for row in rows if row["kind"] == "eval" and row["step"] == run.step]
+        about = ("step", "kind", "time")
+        return {k: v for k, v in ends[-1].items() if k not in about} if ends else evaluate(run.step)
 
     def evaluate(self, input_fn: InputFn, checkpoint: str = "latest") -> dict[str, float]:
         """Evaluates a checkpoint on every example of the input, each counted once.
@@ -142,19 +160,22 @@ class Estimator:
           FileNotFoundError: if the checkpoint is not there.
         """
         step = self._restore(checkpoint)
+        self.task.check_input(self.model, input_fn)
         log = RunLog(self.model_dir, _EVAL_METRICS)
         return self._evaluate(self._eval_loop(input_fn), input_fn, step, log)
 
     def continuous_eval(
         self, input_fn: InputFn, timeout: float = 3600.0, steps: int | None = None
     ) -> dict[str, float]:
-        """Evaluates each new checkpoint that another process writes, until the last.
+        """Evaluates the newest checkpoint whenever another process wrote one, until the last.
+
+        The best one is kept if the trainer does not do that itself (`train`, not
+        `train_and_evaluate`).
 
         Args:
           input_fn: evaluation data.
           timeout: seconds to wait for a next checkpoint before giving up.
-          steps: step of the last checkpoint. Default: `RunConfig.steps`; without that it goes on
-            until `timeout`.
+          steps: step of the last checkpoint. Default: where the trainer said that it ends.
 
         Returns:
           The last evaluation.
@@ -162,15 +183,20 @@ class Estimator:
         Raises:
           FileNotFoundError: if no checkpoint appears in time.
         """
+        self.task.check_input(self.model, input_fn)
         folder = self.model_dir.join("checkpoints")
-        last_step = steps or self.config.steps
         loop, log = self._eval_loop(input_fn), RunLog(self.model_dir, _EVAL_METRICS)
         values: dict[str, float] = {}
         print(f"waiting for checkpoints in {folder}", flush=True)
         for path in tf.train.checkpoints_iterator(folder, timeout=timeout):
-            step = self._restore(path)
-            values = self._evaluate(loop, input_fn, step, log, keep_best=True)
-            if last_step and step >= last_step:
+            try:
+                step = self._restore(path)
+            except FileNotFoundError:
+                continue  # the trainer has replaced it meanwhile
+            trainer_rows = RunLog(self.model_dir).rows()
+            trainer_evaluates = any(row["kind"] == "eval" for row in trainer_rows)
+            values = self._evaluate(loop, input_fn, step, log, keep_best=not trainer_evaluates)
+            if step >= (steps or self.model_dir.total_steps):
                 break
         if not values:
             raise FileNotFoundError(
@@ -201,8 +227,9 @@ class Estimator:
                 f"{self.strategy.num_replicas_in_sync} replicas)"
             )
         self._restore(checkpoint)
+        self.task.check_input(self.model, input_fn)
         predict = tf.function(lambda images: self.task.predict_values(self.model, images))
-        with named_data_errors(input_fn, self.strategy, lambda: 0):
+        with named_data_errors(input_fn, self.strategy):
             for batch in make_dataset(input_fn, tf.distribute.InputContext()):
                 outputs = self.strategy.run(predict, args=(batch["image"],))
                 columns = {name: value.numpy() for name, value in {**batch, **outputs}.items()}
@@ -210,26 +237,23 @@ class Estimator:
                     yield {name: value[row] for name, value in columns.items()}
 
     def picture(self, input_fn: InputFn, checkpoint: str = "latest") -> str | None:
-        """Draws images with predicted and true classes, into `pictures/` and TensorBoard.
+        """Draws what the task makes of the first examples, into `pictures/` and TensorBoard.
 
         Args:
-          input_fn: evaluation data with one label an image; of its first 512 examples the surest
-            mistakes are shown.
+          input_fn: evaluation data, of which at most 512 examples are looked at.
           checkpoint: `"latest"`, `"best"`, a step number or a path.
 
         Returns:
-          Path of the PNG file; None under several replicas, which cannot predict.
+          Path of the PNG file; None if the task has no picture, and under several replicas,
+          which cannot predict.
         """
         if self.strategy.num_replicas_in_sync > 1:
+            print("no picture of predictions: they run on one device (--mode=eval there)")
             return None
         rows = list(itertools.islice(self.predict(input_fn, checkpoint), _MOST_PICTURED))
-        columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        figure = plot_predictions(
-            columns["image"],
-            columns["label"],
-            columns["probabilities"],
-            class_names(input_fn, self.model),
-        )
+        figure = self.task.figure(rows, class_names(input_fn, self.model))
+        if figure is None:
+            return None
         step = int(self.model_dir.find_checkpoint(checkpoint).rpartition("-")[2])
         path = self._keep_figure("predictions", figure, step)
         print(f"picture: {path}", flush=True)
@@ -257,10 +281,9 @@ class Estimator:
           RuntimeError: if served outputs differ from evaluated ones; nothing is published then.
         """
         path = self.model_dir.find_checkpoint(checkpoint)
-        # A model outside the strategy: the SavedModel must not hold replicas.
-        model = self.task.build_model()
-        self.model_dir.check_model(model)
-        step = _load(model, path)
+        model = self._build_model()  # outside the strategy: a SavedModel must not hold replicas
+        self.task.check_input(model, evaluation_input)
+        step = load_weights(model, path)
         return export_saved_model(
             model,
             predict=lambda images: self.task.predict_values(model, images),
@@ -296,7 +319,6 @@ class Estimator:
             input_fn,
             total_steps=total,
             schedule_steps=length,
-            deterministic=self._deterministic,
         )
         if self.model_dir.chief:
             report = start_report(
@@ -335,7 +357,7 @@ class Estimator:
         self, loop: EvalLoop, input_fn: InputFn, step: int, log: RunLog, keep_best: bool = False
     ) -> dict[str, float]:
         start = time.monotonic()
-        with named_data_errors(input_fn, self.strategy, lambda: 0):
+        with named_data_errors(input_fn, self.strategy):
             count = getattr(input_fn, "eval_steps", None)
             steps = count(strategies.num_workers(self.strategy)) if count else -1
             values = loop.evaluate(tf.constant(steps))
@@ -360,16 +382,10 @@ class Estimator:
         """Loads a checkpoint's weights into the model; returns the step it is of."""
         path = self.model_dir.find_checkpoint(checkpoint)
         with self.strategy.scope():
-            return _load(self.model, path)
+            return load_weights(self.model, path)
 
 
 def class_names(input_fn: InputFn, model: keras.Model) -> list[str]:
     """A name for each of a model's classes: the input's, or their numbers."""
     names = list(getattr(input_fn, "class_names", None) or [])
     return names + [str(number) for number in range(len(names), model.num_classes)]
-
-
-def _load(model: keras.Model, path: str) -> int:
-    status = model_checkpoint(model).read(path)
-    status.assert_existing_objects_matched().expect_partial()
-    return int(path.rpartition("-")[2])

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from vit_tf.training.strategies import worker_context
+from vit_tf.training.strategies import num_workers, worker_context
 
 InputFn = Callable[..., tf.data.Dataset]
 
@@ -89,7 +89,10 @@ def distributed(
 
 @contextlib.contextmanager
 def named_data_errors(
-    input_fn: InputFn, strategy: tf.distribute.Strategy, position: Callable[[], int]
+    input_fn: InputFn,
+    strategy: tf.distribute.Strategy,
+    position: Callable[[], int] = lambda: 0,
+    num_batches: int | None = None,
 ) -> Iterator[None]:
     """Turns an error of the input pipeline into one that names file and record.
 
@@ -97,15 +100,33 @@ def named_data_errors(
       input_fn: the input; only one with `diagnose` can tell.
       strategy: where it is read, and by which worker.
       position: number of batches that were read without an error.
+      num_batches: how many batches from there on may hold the record; all if None.
 
     Raises:
-      ValueError: with the input's diagnosis; the original error if it finds no fault.
+      ValueError: with the input's diagnosis, or if a training input came to an end.
+      RuntimeError: if another worker stopped.
+      tf.errors.OpError: the original error if the input finds no fault.
     """
     try:
         yield
+    except tf.errors.OutOfRangeError as error:
+        raise ValueError(
+            "the training data came to an end; let input_fn repeat it (dataset.repeat())"
+        ) from error
+    except (tf.errors.UnavailableError, tf.errors.AbortedError) as error:
+        if num_workers(strategy) == 1:
+            raise
+        raise RuntimeError(
+            "another worker stopped, and this one cannot go on without it; its own output says "
+            "why. Start all workers again to go on from the last checkpoint"
+        ) from error
     except _DATA_ERRORS as error:
         diagnose = getattr(input_fn, "diagnose", None)
-        diagnosis = diagnose(position(), worker_context(strategy)) if diagnose else None
+        if diagnose is None:
+            raise
+        print("reading failed; looking for the record at fault ...", flush=True)
+        examples = num_batches and num_batches * input_fn.batch_size
+        diagnosis = diagnose(position(), worker_context(strategy), examples)
         if diagnosis is None:
             raise
         raise ValueError(diagnosis) from error

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.randomness import seeded_step
+from vit_tf.training.strategies import is_tpu
 from vit_tf.training.tasks import Task
 
 # Orbit prints each of its log lines besides logging it; the progress line stands in their place.
@@ -32,9 +33,8 @@ class TrainLoop(orbit.StandardTrainer):
       strategy: where to run.
       global_batch: examples a step over all replicas, padding included.
       seed: of dropout and stochastic depth.
-      deterministic: whether TensorFlow's deterministic operations are on.
-      jit_compile: compiles the step with XLA. Leave it off on TPUs, where all is compiled anyway
-        and an explicit mark fails (tensorflow/tensorflow #58934).
+      jit_compile: compiles the step with XLA. On TPUs it is not used: there all is compiled
+        anyway, and an explicit mark fails (tensorflow/tensorflow #58934).
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class TrainLoop(orbit.StandardTrainer):
         strategy: tf.distribute.Strategy,
         global_batch: int,
         seed: int,
-        deterministic: bool = False,
         jit_compile: bool = False,
     ):
         super().__init__(train_dataset=None)
@@ -55,8 +54,10 @@ class TrainLoop(orbit.StandardTrainer):
         self._strategy = strategy
         self._global_batch = global_batch
         self._seed = seed
-        # TensorFlow refuses its clock where operations must be deterministic.
-        self._clock = _python_clock if deterministic else tf.timestamp
+        # TensorFlow refuses its own clock where operations must be deterministic; a TPU's host may
+        # be another machine, which cannot call Python here.
+        self._clock = tf.timestamp if is_tpu(strategy) else _python_clock
+        jit_compile = jit_compile and not is_tpu(strategy)
         self._names: list[str] = []
         with strategy.scope():
             # Every replica adds to a vector of its own; reading it adds the replicas' up.

@@ -15,6 +15,7 @@ written aside and renamed.
 
 import difflib
 import json
+import math
 import os
 import shutil
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vit_tf.training.state import by_path, model_checkpoint
+from vit_tf.training.state import by_path, first_line, model_checkpoint
 
 
 class ModelDir:
@@ -32,10 +33,12 @@ class ModelDir:
       path: the folder; made if it is not there.
       chief: whether this process writes; others keep their share of a checkpoint in a folder
         beside, which they remove again.
+      worker: number of this process among those of the run.
     """
 
-    def __init__(self, path: str | os.PathLike, chief: bool = True):
+    def __init__(self, path: str | os.PathLike, chief: bool = True, worker: int = 0):
         self.path = os.fspath(path)
+        self._worker = worker
         self.chief = chief
         self._best_saver: tf.train.Checkpoint | None = None
 
@@ -59,7 +62,7 @@ class ModelDir:
         with tf.io.gfile.GFile(path) as file:
             return file.read()
 
-    def claim(self, model: keras.Model) -> None:
+    def claim(self, model: keras.Model, total_steps: int) -> None:
         """Makes the folder, if it is not there, that of a model's run.
 
         Raises:
@@ -67,33 +70,43 @@ class ModelDir:
           ValueError: if it belongs to another model.
         """
         self.check_model(model)
+        record = {**_identity(model), "total_steps": total_steps}
         try:
             tf.io.gfile.makedirs(self.path)
             if self.chief:
                 self.write_text("about.txt", _ABOUT)
-                weights = {name: list(w.shape) for name, w in by_path(model.weights).items()}
-                self.write_text("model.json", json.dumps({"weights": weights}, indent=1))
+                self.write_text("model.json", json.dumps(record, indent=1))
         except tf.errors.OpError as error:
             raise OSError(
-                f"cannot write to model_dir {self.path}: {_first_line(error)}. Choose another "
+                f"cannot write to model_dir {self.path}: {first_line(error)}. Choose another "
                 "--model_dir, or make this one writable"
             ) from error
+
+    @property
+    def total_steps(self) -> int | None:
+        """Length of the run as the trainer set it, or None if none has started."""
+        text = self.read_text("model.json")
+        return json.loads(text)["total_steps"] if text else None
 
     def check_model(self, model: keras.Model) -> None:
         """Finds whether the folder belongs to another model.
 
         Raises:
-          ValueError: if so, naming the first weights that differ.
+          ValueError: if so, naming what differs first.
         """
         text = self.read_text("model.json")
         if text is None:
             return
-        old = json.loads(text)["weights"]
-        new = {name: list(weight.shape) for name, weight in by_path(model.weights).items()}
-        if old != new:
+        old, new = json.loads(text), _identity(model)
+        difference = _difference(old["weights"], new["weights"]) or ", ".join(
+            f"{name} is {old['config'].get(name)!r} there and {value!r} here"
+            for name, value in new["config"].items()
+            if old["config"].get(name) != value
+        )
+        if difference:
             raise ValueError(
-                f"model_dir {self.path} belongs to another model: {_difference(old, new)}. "
-                "Give this model a --model_dir of its own, or delete that one to start over"
+                f"model_dir {self.path} belongs to another model: {difference}. Give this model "
+                "a --model_dir of its own, or delete that one to start over"
             )
 
     # Checkpoints
@@ -104,7 +117,7 @@ class ModelDir:
         """A manager of `checkpoints/` that keeps the newest `keep` of them."""
         folder = self.join("checkpoints")
         if not self.chief:
-            folder = self.join(f"checkpoints.worker-{os.getpid()}")
+            folder = self.join(f"checkpoints.worker-{self._worker}")
         return tf.train.CheckpointManager(
             checkpoint, folder, max_to_keep=keep, checkpoint_name="ckpt"
         )
@@ -123,11 +136,11 @@ class ModelDir:
             left = f"{os.path.basename(before)} is intact" if before else "none was there before"
             raise OSError(
                 f"could not write checkpoint ckpt-{step} to {manager.directory}: "
-                f"{_first_line(error)}; {_free_space(self.path)}. Of the checkpoints before, "
+                f"{first_line(error)}; {_free_space(self.path)}. Of the checkpoints before, "
                 f"{left}. Make room and start the same command again"
             ) from error
         if not self.chief:
-            shutil.rmtree(manager.directory, ignore_errors=True)
+            tf.io.gfile.rmtree(manager.directory)
         return path
 
     def latest_checkpoint(self) -> str | None:
@@ -172,6 +185,8 @@ class ModelDir:
           Whether it was.
         """
         best = self.best()
+        if not math.isfinite(value):
+            return False
         if best and best["metric"] == metric and value <= best["value"]:
             return False
         tf.io.gfile.makedirs(self.join("best"))
@@ -192,6 +207,19 @@ best/         the model that evaluated best
 metrics.jsonl one line a training log and evaluation;  config.gin  the operative configuration
 tensorboard/  tensorboard --logdir .                   pictures/   predictions to look at
 """
+
+
+# Settings of a model that training may change and that leave its function as it is.
+_FREE_SETTINGS = {"name", "dtype", "trainable", "variant", "preprocessing", "head_bias_init"}
+_FREE_SETTINGS |= {"position_stddev", "dropout", "attention_dropout", "stochastic_depth"}
+
+
+def _identity(model: keras.Model) -> dict[str, Any]:
+    """What makes a model that model: its weights' shapes, and its settings if it tells them."""
+    weights = {name: list(weight.shape) for name, weight in by_path(model.weights).items()}
+    settings = model.get_config() if hasattr(model, "preprocessing") else {}
+    config = {name: settings[name] for name in settings if name not in _FREE_SETTINGS}
+    return {"weights": weights, "config": json.loads(json.dumps(config, default=str))}
 
 
 def _difference(old: dict[str, list[int]], new: dict[str, list[int]]) -> str:
@@ -226,11 +254,6 @@ def _free_space(path: str) -> str:
     if not os.path.isdir(path):
         return "free space unknown"
     return f"{shutil.disk_usage(path).free / 1e6:.0f} MB are free"
-
-
-def _first_line(error: Exception) -> str:
-    message = getattr(error, "message", None) or str(error)
-    return message.splitlines()[0] if message else type(error).__name__
 
 
 def config_difference(old: str, new: str) -> list[str]:

@@ -18,21 +18,30 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._total: tf.types.experimental.PolymorphicFunction | None = None
 
     def seen_by_any_worker(self, strategy: tf.distribute.Strategy) -> bool:
         """Whether any worker was asked to stop, so that all leave at the same step."""
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             return self.signal is not None
-        asked = tf.constant(1.0 if self.signal else 0.0)
-        total = strategy.reduce(
-            tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(asked,)), axis=None
-        )
-        return bool(total > 0)
+        if self._total is None:
+            self._total = tf.function(lambda asked: sum_over_replicas(strategy, asked))
+        return bool(self._total(tf.constant(1.0 if self.signal else 0.0)) > 0)
+
+
+def sum_over_replicas(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.Tensor:
+    """Sum of a scalar that each process has its own of, over all replicas."""
+    values = strategy.run(tf.identity, args=(value,))
+    return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
 
 
 @contextlib.contextmanager
 def catch_stop_signals() -> Iterator[StopRequest]:
-    """Turns SIGTERM and the first Ctrl-C into a request; a second Ctrl-C interrupts at once."""
+    """Turns SIGTERM and the first Ctrl-C into a request to stop; a second Ctrl-C interrupts.
+
+    Python hands signals over between calls into TensorFlow: the answer comes when the loop of
+    `RunConfig.steps_per_loop` steps that is under way has ended.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # Python delivers signals to the main thread alone

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import tensorflow as tf
 
 from vit_tf.training.optimization import Optimization
@@ -22,8 +21,9 @@ class RunConfig:
       virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
       optimization: optimizer, schedule, clipping; see `Optimization`.
       precision: Keras dtype policy. Default: `"mixed_bfloat16"` on TPUs, else `"float32"`.
-      steps_per_loop: steps in one traced call; logs, checkpoints and evaluations fall between
-        calls. Default: the largest divisor of their intervals up to 100.
+      steps_per_loop: steps in one traced call; logs, checkpoints, evaluations and the answer to
+        SIGTERM fall between calls, so choose it small where a step is slow. Default: the largest
+        divisor of the intervals up to 100.
       checkpoint_interval: steps between checkpoints. Default: `eval_interval`, or a tenth of
         the run.
       keep_checkpoints: how many of the newest checkpoints stay.
@@ -31,9 +31,10 @@ class RunConfig:
         run.
       seed: of the initial weights, dropout and stochastic depth (the data has its own).
       deterministic: makes TensorFlow choose operations that give the same bits every time.
-        Default: on CPUs yes, where it costs nothing; elsewhere it is slower.
+        Default: on CPUs yes, where it costs nothing; on GPUs no, where it is slower. TPUs always
+        do. It stays on for the rest of the process.
       jit_compile: compiles the training step with XLA (on TPUs that is always so).
-      check_finite: stops the run when the loss becomes NaN or infinite.
+      check_finite: stops the run when the loss or the gradient becomes NaN or infinite.
     """
 
     steps: int | None = None
@@ -112,23 +113,15 @@ class RunConfig:
                 )
         return every_eval, every_checkpoint, loop
 
-    def set_determinism(self) -> bool:
-        """Switches deterministic operations on where they are asked for, or cost nothing.
-
-        Returns:
-          Whether they are on.
-        """
-        on_cpu = not tf.config.list_physical_devices("GPU")
-        on = on_cpu if self.deterministic is None else self.deterministic
-        if on:
+    def set_determinism(self, tpu: bool) -> None:
+        """Switches deterministic operations on where they are asked for, or cost nothing."""
+        on_cpu = not tpu and not tf.config.list_physical_devices("GPU")
+        if on_cpu if self.deterministic is None else self.deterministic:
             tf.config.experimental.enable_op_determinism()
-        return on
 
-    def set_precision(self, tpu: bool) -> str:
-        """Sets Keras' dtype policy for the models made from now on, and returns its name."""
-        precision = self.precision or ("mixed_bfloat16" if tpu else "float32")
-        keras.config.set_dtype_policy(precision)
-        return precision
+    def dtype_policy(self, tpu: bool) -> str:
+        """Name of the Keras dtype policy that models are to be made under."""
+        return self.precision or ("mixed_bfloat16" if tpu else "float32")
 
 
 def _common_divisor(first: int, second: int, at_most: int) -> int:

@@ -5,10 +5,16 @@ model that keeps its blocks in a list would be saved without them, silently. Her
 that a model or an optimizer lists is put into the checkpoint under its own path, none left out.
 """
 
+import re
 from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
+
+
+# What TensorFlow raises for a checkpoint that is damaged (its reader: IndexError), incomplete, or
+# of other variables.
+RESTORE_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
 
 
 def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
@@ -32,14 +38,52 @@ def by_path(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
     return named
 
 
-def by_place(variables: Iterable[keras.Variable]) -> dict[str, tf.Variable]:
-    """An optimizer's variables by their place in `optimizer.variables`.
+def optimizer_state(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.Variable]:
+    """An optimizer's variables by its class and their place.
 
-    Their paths hold the names of the model's layers, and with those Keras' numbers.
+    Their paths hold the names of the model's layers, and with those Keras' numbers. A constant
+    learning rate is a variable too, but belongs to the configuration, not to the state.
     """
-    return {f"{place:05d}": variable.value for place, variable in enumerate(variables)}
+    kind = type(optimizer).__name__
+    return {
+        f"{kind}/{place:05d}": variable.value
+        for place, variable in enumerate(optimizer.variables)
+        if not variable.path.endswith("/learning_rate")
+    }
 
 
 def model_checkpoint(model: keras.Model) -> tf.train.Checkpoint:
     """A checkpoint of a model's weights, which reads them out of a training checkpoint too."""
     return tf.train.Checkpoint(model=by_path(model.weights))
+
+
+def load_weights(model: keras.Model, path: str) -> int:
+    """Loads a checkpoint's weights, all of them, into a model.
+
+    Args:
+      model: built, of the checkpoint's architecture.
+      path: a training checkpoint, or one that `model_checkpoint` wrote.
+
+    Returns:
+      The step in the checkpoint's name; 0 if it has none.
+
+    Raises:
+      ValueError: if the file is damaged or of another model.
+    """
+    status = None
+    try:
+        status = model_checkpoint(model).read(path)
+        status.assert_existing_objects_matched()
+    except RESTORE_ERRORS as error:
+        raise ValueError(f"cannot load {path} into this model: {first_line(error)}") from error
+    finally:
+        if status is not None:
+            status.expect_partial()
+    step = re.search(r"-(\d+)$", path)
+    return int(step.group(1)) if step else 0
+
+
+def first_line(error: Exception) -> str:
+    """First line of an error's message, without TensorFlow's stack of nodes."""
+    message = getattr(error, "message", None) or str(error)
+    return message.splitlines()[0] if message else type(error).__name__

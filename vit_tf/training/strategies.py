@@ -67,7 +67,11 @@ def _detect(tpu: str | None) -> str:
 
 
 def _cluster_size() -> int:
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        cluster = json.loads(text).get("cluster", {})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(_TF_CONFIG_HELP + f"it is no such JSON: {text}") from error
     return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
 
 
@@ -107,13 +111,16 @@ def is_tpu(strategy: tf.distribute.Strategy) -> bool:
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes logs and checkpoints."""
+    return worker_number(strategy) == 0
+
+
+def worker_number(strategy: tf.distribute.Strategy) -> int:
+    """Number of this process among those of the run; the chief is 0."""
+    if num_workers(strategy) == 1:
+        return 0
     resolver = strategy.cluster_resolver
-    if resolver is None or resolver.task_type in (None, ""):
-        return True
-    if resolver.task_type == "chief":
-        return True
-    has_chief = "chief" in resolver.cluster_spec().as_dict()
-    return resolver.task_type == "worker" and resolver.task_id == 0 and not has_chief
+    after_chief = "chief" in resolver.cluster_spec().as_dict() and resolver.task_type != "chief"
+    return resolver.task_id + after_chief
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
@@ -125,9 +132,8 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 
 def worker_context(strategy: tf.distribute.Strategy) -> tf.distribute.InputContext:
     """The share of the data that this process reads, as a data set function is told it."""
-    workers = num_workers(strategy)
     return tf.distribute.InputContext(
-        num_input_pipelines=workers,
-        input_pipeline_id=strategy.cluster_resolver.task_id if workers > 1 else 0,
+        num_input_pipelines=num_workers(strategy),
+        input_pipeline_id=worker_number(strategy),
         num_replicas_in_sync=strategy.num_replicas_in_sync,
     )

@@ -11,10 +11,16 @@ import tensorflow as tf
 from vit_tf.training.inputs import InputFn, distributed, global_batch, named_data_errors
 from vit_tf.training.loop import TrainLoop
 from vit_tf.training.model_dir import ModelDir
-from vit_tf.training.preemption import Preempted, StopRequest, catch_stop_signals
+from vit_tf.training.preemption import (
+    Preempted,
+    StopRequest,
+    catch_stop_signals,
+    sum_over_replicas,
+)
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import Progress, RunLog
-from vit_tf.training.state import by_path, by_place
+from vit_tf.training.state import RESTORE_ERRORS, by_path, first_line, optimizer_state
+from vit_tf.training.strategies import num_workers
 from vit_tf.training.tasks import Task
 
 Evaluate = Callable[[int], dict[str, float]]
@@ -36,7 +42,6 @@ class TrainRun:
       input_fn: training data.
       total_steps: where to stop, counted from the run's very start.
       schedule_steps: the length that the learning-rate schedule is made for.
-      deterministic: whether TensorFlow's deterministic operations are on.
     """
 
     def __init__(
@@ -49,16 +54,15 @@ class TrainRun:
         input_fn: InputFn,
         total_steps: int,
         schedule_steps: int,
-        deterministic: bool,
     ):
         self._strategy = strategy
         self._config = config
         self._model_dir = model_dir
         self._input_fn = input_fn
         self.total_steps = total_steps
-        self.every_eval, self._every_checkpoint, self._per_loop = config.intervals(total_steps)
+        self.every_eval, self._every_checkpoint, self._per_loop = config.intervals(schedule_steps)
         self.global_batch = global_batch(input_fn, strategy)
-        model_dir.claim(model)
+        model_dir.claim(model, total_steps)
         with strategy.scope():
             optimizer = config.optimization.build(model, schedule_steps)
         self.loop = TrainLoop(
@@ -68,7 +72,6 @@ class TrainRun:
             strategy,
             self.global_batch,
             config.seed,
-            deterministic,
             config.jit_compile,
         )
         # Position in the data and seed of the randomness: with the step they say what comes next.
@@ -76,15 +79,16 @@ class TrainRun:
         self._seed = tf.Variable(config.seed, dtype=tf.int64, trainable=False)
         self._checkpoint = tf.train.Checkpoint(
             model=by_path(model.weights),
-            optimizer=by_place(optimizer.variables),
+            optimizer=optimizer_state(optimizer),
             examples_seen=self._examples_seen,
             seed=self._seed,
         )
         self._manager = model_dir.checkpoint_manager(self._checkpoint, config.keep_checkpoints)
         self._restore()
+        self._check_workers_agree()
         self.log = RunLog(model_dir)
         self.log.rewind(self.step)
-        self._progress = Progress(total_steps, self.global_batch)
+        self._progress = Progress(total_steps, self.global_batch, quiet=not model_dir.chief)
         self._last_step = self.step
         self._last_values: dict[str, float] = {}
 
@@ -112,11 +116,7 @@ class TrainRun:
         def position() -> int:
             return start_step + self.step - done_before
 
-        with (
-            catch_stop_signals() as request,
-            named_data_errors(self._input_fn, self._strategy, position),
-            self._reading_from(start_step),
-        ):
+        with catch_stop_signals() as request, self._reading_from(start_step):
             controller = orbit.Controller(
                 global_step=self.loop.global_step,
                 trainer=self.loop,
@@ -125,10 +125,12 @@ class TrainRun:
                 steps_per_loop=lambda step: int(self._per_loop - step % self._per_loop),
             )
             while self.step < self.total_steps:
-                controller.train(self._next_stop(evaluate), checkpoint_at_completion=False)
+                with named_data_errors(self._input_fn, self._strategy, position, self._per_loop):
+                    controller.train(self._next_stop(evaluate), checkpoint_at_completion=False)
                 if evaluate:
                     self._last_values = evaluate(self.step)
                     self._progress.start(self.step)
+                    self._stop_if_asked(request)
         return self._last_values
 
     @contextlib.contextmanager
@@ -160,19 +162,29 @@ class TrainRun:
         values.pop("input_wait_seconds")
         self._last_values = values | speed
         self.log.write("train", step, self._last_values)
-        stop = request.seen_by_any_worker(self._strategy)
-        if stop or step % self._every_checkpoint == 0 or step == self.total_steps:
-            path = self._model_dir.save(self._manager, step)
-            if stop:
-                print(f"saved {path} after step {step}; the same command goes on from there")
-                raise Preempted(0)
+        if step % self._every_checkpoint == 0 or step == self.total_steps:
+            self._model_dir.save(self._manager, step)
+        self._stop_if_asked(request)
+
+    def _stop_if_asked(self, request: StopRequest) -> None:
+        if not request.seen_by_any_worker(self._strategy):
+            return
+        path = self._model_dir.latest_checkpoint()
+        if path is None or not path.endswith(f"-{self.step}"):
+            path = self._model_dir.save(self._manager, self.step)
+        saved = f"saved {path}" if self._model_dir.chief else "the chief saved"
+        print(f"{saved} after step {self.step}; the same command goes on from there", flush=True)
+        raise Preempted(0)
 
     def _check_finite(self, values: dict[str, float], step: int) -> None:
-        if not self._config.check_finite or math.isfinite(values["loss"]):
+        """Stops before a checkpoint is made of what is no longer a number."""
+        bad = next((n for n in ("loss", "gradient_norm") if not math.isfinite(values[n])), None)
+        if bad is None or not self._config.check_finite:
             return
         last = self._model_dir.latest_checkpoint()
         raise FloatingPointError(
-            f"the loss became {values['loss']} between steps {self._last_step + 1} and {step}. "
+            f"the {bad.replace('_', ' ')} became {values[bad]} between steps "
+            f"{self._last_step + 1} and {step}. "
             + (f"The last good checkpoint is {last}. " if last else "No checkpoint was written. ")
             + "Lower the learning rate (warmup_cosine.peak), lengthen the warm-up or clip "
             "gradients harder (Optimization.clip_norm); RunConfig.check_finite = False goes on "
@@ -183,11 +195,15 @@ class TrainRun:
         path = self._model_dir.latest_checkpoint()
         if path is None:
             return
+        status = None
         try:
-            self._checkpoint.restore(path).assert_consumed()
-        except (tf.errors.OpError, AssertionError) as error:
+            status = self._checkpoint.restore(path)
+            status.assert_consumed()
+        except RESTORE_ERRORS as error:
+            if status is not None:
+                status.expect_partial()
             raise ValueError(
-                f"cannot go on from {path}: {str(error).splitlines()[0]}. If the optimizer was "
+                f"cannot go on from {path}: {first_line(error)}. If the optimizer was "
                 "changed, start over in a new --model_dir; if the file is damaged, delete it and "
                 f"correct the name in {self._model_dir.join('checkpoints', 'checkpoint')}"
             ) from error
@@ -197,6 +213,17 @@ class TrainRun:
                 f"{self._config.seed}: it goes on with other randomness"
             )
             self._seed.assign(self._config.seed)
+
+    def _check_workers_agree(self) -> None:
+        """All workers must have restored the same step, which takes a folder that all see."""
+        replicas = self._strategy.num_replicas_in_sync
+        if num_workers(self._strategy) > 1:
+            total = sum_over_replicas(self._strategy, tf.constant(float(self.step)))
+            if float(total) != self.step * replicas:
+                raise ValueError(
+                    f"this worker stands at step {self.step} and another one elsewhere; all "
+                    f"workers need the same model_dir on shared storage ({self._model_dir.path})"
+                )
 
     def _evaluation_is_missing(self) -> bool:
         """Whether the run was stopped between a checkpoint and its evaluation."""

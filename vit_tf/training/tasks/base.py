@@ -1,10 +1,11 @@
 """What is learned: a task owns model, losses and metrics, and knows nothing of the loop."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import keras
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 Batch = Mapping[str, tf.Tensor]
 Values = dict[str, tf.Tensor]
@@ -61,6 +62,15 @@ class Task(abc.ABC):
         Returns:
           Name -> [batch, ...].
         """
+
+    def figure(self, rows: Sequence[Mapping], class_names: Sequence[str]) -> Figure | None:
+        """A picture of what the model makes of some examples; by default there is none.
+
+        Args:
+          rows: for each example its input and `predict_values`, as NumPy arrays.
+          class_names: a name a class.
+        """
+        return None
 
     def check_input(self, model: keras.Model, train_or_eval_input: object) -> None:  # noqa: B027
         """Raises ValueError if a model cannot learn from an input; by default all is well."""

@@ -1,10 +1,13 @@
 """Supervised classification with one label an image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
+from vit_tf.analysis.prediction_sheet import plot_predictions
 from vit_tf.evaluation import classification as evaluation
 from vit_tf.training.tasks.base import Batch, Task, Values
 
@@ -49,13 +52,30 @@ class Classification(Task):
         return model
 
     def check_input(self, model: keras.Model, train_or_eval_input: object) -> None:
-        """Raises ValueError if the data has more classes than the model's head."""
+        """Raises ValueError if the data's classes or images do not fit the model."""
         classes = getattr(train_or_eval_input, "num_classes", None)
         if classes is not None and classes > model.num_classes:
             raise ValueError(
                 f"the data has {classes} classes and the model's head {model.num_classes}; set "
                 f"create_model.num_classes = {classes}"
             )
+        given = getattr(train_or_eval_input, "image_shape", None)
+        facts = getattr(model, "preprocessing", None)
+        if given and facts and given != (*facts.image_size, facts.channels):
+            raise ValueError(
+                f"the input's images are {_by(given)} after "
+                f"{str(train_or_eval_input.preprocess)!r} and the model takes "
+                f"{_by((*facts.image_size, facts.channels))}; change Input.preprocess or "
+                "create_model.image_size"
+            )
+
+    def figure(self, rows: Sequence[Mapping], class_names: Sequence[str]) -> Figure:
+        """Images with predicted and true classes; see `Task.figure`."""
+        columns = {
+            name: np.stack([row[name] for row in rows])
+            for name in ("image", "label", "probabilities")
+        }
+        return plot_predictions(*columns.values(), class_names)
 
     def train_values(self, model: keras.Model, batch: Batch) -> Values:
         """Loss and accuracy of each training example; see `Task.train_values`."""
@@ -89,3 +109,7 @@ class Classification(Task):
             return tf.nn.softmax_cross_entropy_with_logits(targets, logits)  # [batch]
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)  # [batch, classes]
         return tf.reduce_sum(losses, axis=-1)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
