@@ -11,7 +11,6 @@ from collections.abc import Iterable
 import keras
 import tensorflow as tf
 
-
 # What TensorFlow raises for a checkpoint that is damaged (its reader: IndexError), incomplete, or
 # of other variables.
 RESTORE_ERRORS = (tf.errors.OpError, AssertionError, ValueError, IndexError)
