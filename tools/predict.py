@@ -1,24 +1,31 @@
 r"""Classifies images with an exported SavedModel; needs TensorFlow alone, not vit_tf.
 
-  python tools/predict.py --saved_model=runs/quickstart/export/1 photo.jpg more_photos/
+  python tools/predict.py --saved_model=runs/quickstart/export photo.jpg more_photos/
 
 Arguments are images (JPEG, PNG, ...) and folders of them. Prints a table, or with --format=csv or
---format=jsonl what a program reads: file, classes and probabilities, the likeliest first.
+--format=jsonl what a program reads: file, classes and probabilities, the likeliest first. Files
+that cannot be classified are listed at the end on stderr, with exit status 1; the others are
+classified.
 """
 
 import csv
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
 _SAVED_MODEL = flags.DEFINE_string(
-    "saved_model", None, "folder of the SavedModel: a numbered export", required=True
+    "saved_model",
+    None,
+    "folder of the SavedModel, or of numbered ones, of which the newest is taken",
+    required=True,
 )
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "jsonl"], "what to print")
 _TOP_K = flags.DEFINE_integer("top_k", 3, "classes to print for an image", lower_bound=1)
@@ -26,82 +33,143 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "images in a batch", lower_
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 
+Row = tuple[Path, list[tuple[str, float]]]
 
-def list_images(arguments: Sequence[str]) -> list[Path]:
-    """Files that the arguments name, folders searched through in sorted order.
+
+def find_saved_model(folder: str) -> str:
+    """Returns the folder of a SavedModel: the one given, or the newest of its numbered ones.
 
     Raises:
-      FileNotFoundError: if one is not there or holds no image.
+      FileNotFoundError: if there is none.
     """
+    import tensorflow as tf
+
+    def is_saved_model(*names: str) -> bool:
+        return tf.io.gfile.exists(os.path.join(folder, *names, "saved_model.pb"))
+
+    if is_saved_model():
+        return folder
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    numbers = [int(name.strip("/")) for name in names if name.strip("/").isdigit()]
+    numbers = [number for number in numbers if is_saved_model(str(number))]
+    if not numbers:
+        raise FileNotFoundError(
+            f"no SavedModel in {folder}; write one with python tools/train.py --mode=export"
+        )
+    newest = os.path.join(folder, str(max(numbers)))
+    print(f"SavedModel: {newest}, the newest of {len(numbers)}", file=sys.stderr)
+    return newest
+
+
+def list_images(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Returns the files that arguments name, folders in sorted order, and what is not there."""
     images: list[Path] = []
+    problems: list[str] = []
     for argument in map(Path, arguments):
         if argument.is_dir():
             found = sorted(p for p in argument.rglob("*") if p.suffix.lower() in _SUFFIXES)
-            if not found:
-                raise FileNotFoundError(f"no image ({', '.join(_SUFFIXES)}) in {argument}")
             images.extend(found)
-        elif argument.is_file():
+            if not found:
+                problems.append(f"no image ({', '.join(_SUFFIXES)}) in {argument}")
+        elif argument.exists():
             images.append(argument)
         else:
-            raise FileNotFoundError(f"no such file or folder: {argument}")
-    return images
+            problems.append(f"no such file or folder: {argument}")
+    return images, problems
 
 
 def classify(
-    saved_model: str, images: Sequence[Path], batch_size: int
-) -> Iterator[tuple[Path, list[tuple[str, float]]]]:
+    signature: Callable[..., dict[str, Any]],
+    images: Sequence[Path],
+    batch_size: int,
+    problems: list[str],
+) -> Iterator[Row]:
     """Yields each image with its classes and probabilities, the likeliest first.
 
-    Raises:
-      ValueError: for a file that is no image, naming it.
+    Args:
+      signature: `serving_default` of the SavedModel.
+      images: files to classify.
+      batch_size: how many at a time.
+      problems: gets a sentence for each file that cannot be classified.
     """
-    import tensorflow as tf
-
-    signature = tf.saved_model.load(saved_model).signatures["serving_default"]
     for first in range(0, len(images), batch_size):
-        batch = images[first : first + batch_size]
-        contents = [image.read_bytes() for image in batch]
-        try:
-            outputs = signature(image_bytes=tf.constant(contents))
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(_name_bad_image(signature, batch, contents)) from error
-        names, values = outputs["top_names"].numpy(), outputs["top_probabilities"].numpy()
-        for image, row_names, row_values in zip(batch, names, values, strict=True):
-            pairs = zip(row_names, row_values, strict=True)
-            yield image, [(name.decode(), float(value)) for name, value in pairs]
+        batch = []
+        for image in images[first : first + batch_size]:
+            try:
+                batch.append((image, image.read_bytes()))
+            except OSError as error:
+                problems.append(f"{image} cannot be read: {error.strerror}")
+        yield from _classify_batch(signature, batch, problems)
 
 
-def _name_bad_image(signature, batch: Sequence[Path], contents: Sequence[bytes]) -> str:
+def _classify_batch(
+    signature: Callable[..., dict[str, Any]],
+    batch: Sequence[tuple[Path, bytes]],
+    problems: list[str],
+) -> Iterator[Row]:
+    """Classifies a batch; one that holds a damaged image, each image alone."""
     import tensorflow as tf
 
-    for image, content in zip(batch, contents, strict=True):
-        try:
-            signature(image_bytes=tf.constant([content]))
-        except tf.errors.InvalidArgumentError:
-            return f"{image} cannot be decoded ({len(content)} bytes): not an image, or damaged"
-    return "a batch of images cannot be classified together, though each alone can"
+    if not batch:
+        return
+    images, contents = zip(*batch, strict=True)
+    try:
+        outputs = signature(image_bytes=tf.constant(contents))
+    except tf.errors.InvalidArgumentError:
+        if len(batch) > 1:
+            for item in batch:
+                yield from _classify_batch(signature, [item], problems)
+        else:
+            problems.append(
+                f"{images[0]} cannot be decoded ({len(contents[0])} bytes): not an image, or "
+                "damaged"
+            )
+        return
+    names, values = outputs["top_names"].numpy(), outputs["top_probabilities"].numpy()
+    for image, row_names, row_values in zip(images, names, values, strict=True):
+        pairs = zip(row_names, row_values, strict=True)
+        yield image, [(name.decode(), float(value)) for name, value in pairs]
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the classes of the images that the arguments name."""
     if len(argv) < 2:
         raise app.UsageError("name images or folders to classify")
+    # A reader that has seen enough, such as `head`, ends this program as it ends others.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    images, problems = list_images(argv[1:])
     try:
-        if not os.path.isfile(os.path.join(_SAVED_MODEL.value, "saved_model.pb")):
-            raise FileNotFoundError(
-                f"no SavedModel in {_SAVED_MODEL.value}; write one with "
-                "python tools/train.py --mode=export"
+        signature = _load(find_saved_model(_SAVED_MODEL.value))
+        named = signature.structured_outputs["top_names"].shape[-1]
+        if _TOP_K.value > named:
+            print(
+                f"--top_k={_TOP_K.value}: the SavedModel names the {named} likeliest classes",
+                file=sys.stderr,
             )
-        _print(classify(_SAVED_MODEL.value, list_images(argv[1:]), _BATCH_SIZE.value))
+        rows = classify(signature, images, _BATCH_SIZE.value, problems)
+        _print(rows, top_k=min(named, _TOP_K.value))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        problems.append(str(error))
+    sys.stdout.flush()
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    sys.exit(1 if problems else 0)
 
 
-def _print(rows: Iterator[tuple[Path, list[tuple[str, float]]]]) -> None:
+def _load(saved_model: str) -> Callable[..., dict[str, Any]]:
+    import tensorflow as tf
+
+    return tf.saved_model.load(saved_model).signatures["serving_default"]
+
+
+def _print(rows: Iterator[Row], top_k: int) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    if _FORMAT.value == "csv":
+        places = range(1, top_k + 1)
+        columns = (f"{name}_{place}" for place in places for name in ("class", "probability"))
+        writer.writerow(["file", *columns])
     for image, classes in rows:
-        classes = classes[: _TOP_K.value]
+        classes = classes[:top_k]
         if _FORMAT.value == "jsonl":
             print(json.dumps({"file": str(image), "classes": classes}))
         elif _FORMAT.value == "csv":

@@ -2,10 +2,14 @@
 
 import functools
 import json
+import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,6 +23,7 @@ from vit_tf.training import Classification
 
 NAMES = list("0123456789")
 ROOT = Path(__file__).resolve().parents[2]
+QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +33,7 @@ def eval_input(digits_dir):
     return Input(TFDSSource(digits_dir, "test"), ops, batch_size=16, training=False)
 
 
-@pytest.fixture(scope="module")
-def model():
+def make_model():
     model = create_model(
         "vit",
         image_size=16,
@@ -47,9 +51,18 @@ def model():
     return model
 
 
+def predict_of(model):
+    return functools.partial(Classification(lambda: model).predict_values, model)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
 @pytest.fixture(scope="module")
 def predict(model):
-    return functools.partial(Classification(lambda: model).predict_values, model)
+    return predict_of(model)
 
 
 @pytest.fixture(scope="module")
@@ -116,17 +129,76 @@ def test_exports_are_numbered_and_nothing_else_is_left(model, predict, eval_inpu
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
+def mirrored_images(serving, images):
+    outputs = serving._predict(tf.reverse(images, axis=[2]))
+    return {**outputs, **top_of(serving, outputs)}
+
+
+def mirrored_pixels(serving, pixels):
+    images = serving._map(serving._preprocess.image_from_pixels, pixels)
+    return mirrored_images(serving, images)
+
+
+def all_named_7(serving, images):
+    outputs = serving._predict(images)
+    return {
+        **outputs,
+        **top_of(serving, outputs),
+        "top_names": tf.fill([tf.shape(images)[0], 5], "7"),
+    }
+
+
+def top_of(serving, outputs):
+    top = tf.math.top_k(outputs["probabilities"], 5)
+    names = tf.gather(serving.class_names, top.indices)
+    return {"top_ids": top.indices, "top_probabilities": top.values, "top_names": names}
+
+
+@pytest.mark.parametrize(
+    ("method", "replacement", "message"),
+    [
+        ("_outputs", mirrored_images, "logits .signature serving_default. differ from the eval"),
+        ("_classify_images", mirrored_pixels, "logits .signature image. differ from the eval"),
+        ("_outputs", all_named_7, "top_names .signature serving_default. are not those of the"),
+    ],
+)
 def test_a_served_model_that_differs_is_not_published(
-    model, predict, eval_input, tmp_path, monkeypatch
+    model, predict, eval_input, tmp_path, monkeypatch, method, replacement, message
 ):
-    serve = saved_model.ServingModule._outputs
-
-    def wrong(self, images):
-        return serve(self, tf.reverse(images, axis=[2]))
-
-    monkeypatch.setattr(saved_model.ServingModule, "_outputs", wrong)
-    with pytest.raises(RuntimeError, match="differ from the evaluated ones by .*not published"):
+    monkeypatch.setattr(saved_model.ServingModule, method, replacement)
+    with pytest.raises(RuntimeError, match=message):
         export_saved_model(model, predict, eval_input, NAMES, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bfloat16_model_is_compared_as_precisely_as_bfloat16_is(eval_input, tmp_path):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = make_model()
+        path = export_saved_model(model, predict_of(model), eval_input, NAMES, str(tmp_path))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert model.compute_dtype == "bfloat16"
+    assert Path(path).name == "1"
+
+
+def test_a_folder_that_cannot_be_made_is_named(model, predict, eval_input):
+    with pytest.raises(OSError, match="could not write an export to /proc/x: .*--export_dir$"):
+        export_saved_model(model, predict, eval_input, NAMES, "/proc/x")
+
+
+def test_a_disk_that_fills_up_leaves_nothing(model, predict, eval_input, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            export_saved_model(model, predict, eval_input, NAMES, str(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "File too large" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -139,6 +211,7 @@ def predict_tool(*arguments):
     return subprocess.run(
         [sys.executable, "-c", blocked, "tools/predict.py", *arguments],
         cwd=ROOT,
+        env=QUIET,
         capture_output=True,
         text=True,
         check=False,
@@ -155,12 +228,42 @@ def test_predict_classifies_files_in_a_process_without_vit_tf(exported, evaluate
     assert [Path(row["file"]).name for row in rows] == [record.filename for record in records]
     assert all(len(row["classes"]) == 3 for row in rows)
 
-    (tmp_path / "notes.png").write_text("no image")
-    done = predict_tool(f"--saved_model={exported}", str(tmp_path))
+
+def test_predict_classifies_what_it_can_and_lists_the_rest(exported, tmp_path):
+    image = digits_collection().splits["test"][0]
+    for name in ("a.png", "c.png"):
+        (tmp_path / name).write_bytes(image.read())
+    (tmp_path / "b.png").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    folder = str(Path(exported).parent)
+    arguments = [str(tmp_path), "missing.png", "--format=csv", "--top_k=7"]
+    done = predict_tool(f"--saved_model={folder}", *arguments)
     assert done.returncode == 1
-    assert f"error: {tmp_path}/notes.png cannot be decoded (8 bytes)" in done.stderr
+    header, *rows = done.stdout.splitlines()
+    assert header.startswith("file,class_1,probability_1,class_2,")
+    assert header.endswith(",class_5,probability_5")
+    assert [row.split(",")[0] for row in rows] == [f"{tmp_path}/a.png", f"{tmp_path}/c.png"]
+    assert all(len(row.split(",")) == len(header.split(",")) for row in rows)
+    assert done.stderr.splitlines() == [
+        f"SavedModel: {exported}, the newest of 1",
+        "--top_k=7: the SavedModel names the 5 likeliest classes",
+        "error: no such file or folder: missing.png",
+        f"error: {tmp_path}/b.png cannot be decoded (8 bytes): not an image, or damaged",
+        f"error: {tmp_path}/empty.png cannot be decoded (0 bytes): not an image, or damaged",
+    ]
+
+
+def test_predict_ends_quietly_when_nobody_reads_on(exported, tmp_path):
+    (tmp_path / "a.png").write_bytes(digits_collection().splits["test"][0].read())
+    command = [sys.executable, "tools/predict.py", f"--saved_model={exported}", str(tmp_path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=QUIET, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == -signal.SIGPIPE
 
 
 def test_predict_names_what_is_missing(tmp_path):
     done = predict_tool(f"--saved_model={tmp_path}", "x.png")
+    assert done.returncode == 1
     assert f"error: no SavedModel in {tmp_path}; write one with" in done.stderr
