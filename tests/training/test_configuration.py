@@ -63,10 +63,11 @@ def test_the_command_line_wins_over_the_file():
             "trian/Input.batch_size = 7",
             r"scope 'trian' of trian/Input\.batch_size[\s\S]*mean train",
         ),
+        ("eval/TFDSSource.split = %DATA_DRI", r"macro %DATA_DRI is not set[\s\S]*mean DATA_DIR"),
         ("tr/TFDSSource.split = 'x'", r"\(as @tr/TFDSSource\)[\s\S]*Known names: eval, train"),
     ],
 )
-def test_macros_and_scopes_that_nothing_refers_to(binding, message):
+def test_macros_and_scopes_that_are_misspelt(binding, message):
     with pytest.raises(ValueError, match=message):
         configuration.parse(QUICKSTART, [binding])
 
@@ -76,6 +77,10 @@ def test_a_macro_may_be_replaced_on_the_command_line_wherever_it_is_used():
         QUICKSTART, ["train/TFDSSource.data_dir = 'x'", "eval/TFDSSource.data_dir = 'y'"]
     )
     configuration.parse(QUICKSTART, ["run.eval_input = None"])
+
+
+def test_a_percent_sign_in_a_string_is_no_macro():
+    configuration.parse(QUICKSTART, ["create_model.name = 'it\\'s %d of %s'"])
 
 
 def test_references_of_included_files_count_and_comments_do_not(tmp_path):

@@ -16,7 +16,6 @@ from vit_tf.data.input import Input
 from vit_tf.data.sources import TFDSSource
 from vit_tf.training import Classification, Estimator, Optimization, RunConfig
 from vit_tf.training.schedules import constant
-from vit_tf.training.strategies import create_strategy
 
 
 def test_model_dir_of_another_model(make_estimator, train_input, tmp_path):
@@ -279,19 +278,3 @@ def test_length_that_is_not_known():
 def test_unknown_loss():
     with pytest.raises(ValueError, match="loss must be one of softmax, sigmoid; given 'hinge'"):
         Classification(lambda: None, loss="hinge")
-
-
-def test_strategies(monkeypatch):
-    with pytest.raises(ValueError, match="strategy must be one of auto, cpu, mirrored"):
-        create_strategy("gpus")
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    with pytest.raises(ValueError, match="needs the environment variable TF_CONFIG"):
-        create_strategy("multi_worker")
-    with pytest.raises(RuntimeError, match="must be set before TensorFlow starts"):
-        tf.constant(0)
-        create_strategy("cpu", virtual_cpus=3)
-
-
-def test_a_tpu_that_does_not_answer():
-    with pytest.raises(ValueError, match="no TPU answers at 'local'.*RunConfig.strategy = 'auto'"):
-        create_strategy("tpu")

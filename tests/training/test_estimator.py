@@ -250,6 +250,17 @@ def test_a_users_own_keras_optimizer_drops_in(make_task, train_input, tmp_path):
     assert np.isfinite(values["loss"])
 
 
+@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
+def test_momentum_sgd_trains_compiled(make_task, train_input, tmp_path, strategy):
+    sgd = functools.partial(keras.optimizers.SGD, momentum=0.9)
+    schedule = functools.partial(warmup_cosine, peak=0.1)
+    config = RunConfig(
+        steps=8, strategy=strategy, jit_compile=True, optimization=Optimization(sgd, schedule)
+    )
+    Estimator(make_task(), tmp_path, config).train(train_input)
+    assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]
+
+
 def test_bfloat16_trains(make_estimator, train_input):
     values = make_estimator(steps=4, precision="mixed_bfloat16").train(train_input)
     assert np.isfinite(values["loss"])
