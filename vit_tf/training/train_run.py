@@ -227,7 +227,12 @@ class TrainRun:
 
     def _evaluation_is_missing(self) -> bool:
         """Whether the run was stopped between a checkpoint and its evaluation."""
-        due = self.step and (self.step % self.every_eval == 0 or self.step == self.total_steps)
-        return due and not any(
+        if not self.step or (self.step % self.every_eval and self.step != self.total_steps):
+            return False
+        missing = not any(
             row["kind"] == "eval" and row["step"] == self.step for row in self.log.rows()
         )
+        if num_workers(self._strategy) == 1:
+            return missing
+        # All evaluate or none: they would wait for each other.
+        return float(sum_over_replicas(self._strategy, tf.constant(float(missing)))) > 0
