@@ -24,22 +24,29 @@ def plot_learning_curve(
     """
     figure = matplotlib.figure.Figure(figsize=(10, 3.6))
     for axis, name in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
+        ends = []
         for kind, colour in _COLOURS.items():
             points = [(row["step"], row[name]) for row in rows if row["kind"] == kind]
             if points:
                 marker = "o" if kind == "eval" else None
                 axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4)
-                axis.annotate(
-                    f"{points[-1][1]:.3f}",
-                    points[-1],
-                    textcoords="offset points",
-                    xytext=(5, -3),
-                    color=colour,
-                    fontsize=9,
-                )
+                ends.append((points[-1], colour))
+        # The larger value above its line's end and the smaller below: they are often close.
+        for (point, colour), side in zip(
+            sorted(ends, key=lambda end: -end[0][1]), ("bottom", "top"), strict=False
+        ):
+            axis.annotate(
+                f"{point[1]:.3f}",
+                point,
+                textcoords="offset points",
+                xytext=(5, 0),
+                verticalalignment=side,
+                color=colour,
+                fontsize=9,
+            )
         axis.set_xlabel("step")
         axis.set_title(name, fontsize=11)
-        axis.margins(x=0.08)
+        axis.margins(x=0.1)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     handles = [matplotlib.lines.Line2D([], [], color=colour) for colour in _COLOURS.values()]

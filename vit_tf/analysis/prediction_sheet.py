@@ -18,12 +18,12 @@ def plot_predictions(
 ) -> matplotlib.figure.Figure:
     """Draws images with predicted and true classes, the surest mistakes first.
 
-    Up to half of the sheet shows mistakes, ordered by how sure the model was; the rest are the
-    first images that it got right.
+    Half of the sheet is for mistakes, ordered by how sure the model was; the rest are the first
+    images that it got right. Either takes the room that the other leaves.
 
     Args:
-      images: float [count, height, width, channels] in any range; the range of all of them
-        together becomes black to white.
+      images: float [count, height, width, channels], the first `count` of a split, in any range;
+        the range of all of them together becomes black to white.
       labels: int [count].
       probabilities: float [count, classes].
       class_names: a name a class.
@@ -36,9 +36,11 @@ def plot_predictions(
     predictions = probabilities.argmax(axis=1)
     sureness = probabilities.max(axis=1)
     wrong = np.flatnonzero(predictions != labels)
-    wrong = wrong[np.argsort(-sureness[wrong], kind="stable")][: columns * rows // 2]
-    right = np.flatnonzero(predictions == labels)[: columns * rows - len(wrong)]
-    shown = np.concatenate([wrong, right])
+    wrong = wrong[np.argsort(-sureness[wrong], kind="stable")]
+    right = np.flatnonzero(predictions == labels)
+    room = columns * rows
+    wrong = wrong[: max(room // 2, room - len(right))]
+    shown = np.concatenate([wrong, right[: room - len(wrong)]])
     low, high = images.min(), images.max()
     pixels = (images - low) / max(high - low, 1e-6)
 
@@ -49,7 +51,7 @@ def plot_predictions(
     for axis, index in zip(axes, shown, strict=False):
         is_right = predictions[index] == labels[index]
         axis.imshow(pixels[index], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
-        said = f"{class_names[predictions[index]]} {100 * sureness[index]:.0f}%"
+        said = f"{class_names[predictions[index]]} ({100 * sureness[index]:.0f} %)"
         axis.set_title(
             said if is_right else f"{said}\ntrue: {class_names[labels[index]]}",
             fontsize=9,
