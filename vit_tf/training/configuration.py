@@ -147,9 +147,17 @@ def _texts(read: Sequence) -> list[str]:
 
 
 def _check_references(config: str) -> None:
-    """Finds macros and scopes that are set and not used: they are misspelt, nearly always."""
+    """Finds macros that are not set, and macros and scopes that are set and not used.
+
+    Either is misspelt, nearly always.
+    """
+    macros = re.findall(r"^([\w/]+) =", config, flags=re.MULTILINE)
+    outside_strings = re.sub(r"""'(\\.|[^'\\])*'|"(\\.|[^"\\])*\"""", "", config)
+    for macro in re.findall(r"%([\w/]+)\b(?!\.)", outside_strings):
+        if macro not in macros:
+            raise ValueError(f"the macro %{macro} is not set.\n{_suggest(macro, macros)}")
     known = sorted(set(re.findall(r"%([\w./]+)", "\n".join(_written))))
-    for macro in re.findall(r"^([\w/]+) =", config, flags=re.MULTILINE):
+    for macro in macros:
         if macro not in known:
             raise ValueError(
                 f"nothing refers to the macro {macro} (as %{macro}).\n{_suggest(macro, known)}"
@@ -208,7 +216,7 @@ def _explain(message: str) -> str:
 def _suggest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=3)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
-    return f"{hint}Known names: {', '.join(sorted(known))}"
+    return f"{hint}Known names: {', '.join(sorted(known)) or 'none'}"
 
 
 def _parameters(name: str) -> list[str]:
