@@ -20,23 +20,32 @@ _GIN_FILE = "gin/recipes/cifar10.gin"
 
 def main() -> None:
     """Trains if need be, prints the table, keeps the curve and the result."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", required=True, help="CIFAR-10 shards (make_tfrecords.py)")
-    parser.add_argument("--model_dir", default="runs/cifar10", help="state of the run")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="CIFAR-10 shards (tools/make_tfrecords.py)"
+    )
+    parser.add_argument(
+        "--model_dir",
+        type=Path,
+        default=_ROOT / "runs" / "cifar10",
+        help="state of the run; default: runs/cifar10 of the project",
+    )
     arguments = parser.parse_args()
-    model_dir = Path(arguments.model_dir)
+    model_dir = arguments.model_dir.absolute()
     command = [
         sys.executable,
         "tools/train.py",
         f"--gin_file={_GIN_FILE}",
         f"--model_dir={model_dir}",
-        f"--gin_param=DATA_DIR = '{arguments.data_dir}'",
+        f"--gin_param=DATA_DIR = {str(arguments.data_dir.absolute())!r}",
     ]
-    if not (_ROOT / model_dir / "pictures" / "predictions.png").exists():
-        subprocess.run(command, cwd=_ROOT, check=True)
-    rows = [
-        json.loads(line) for line in (_ROOT / model_dir / "metrics.jsonl").read_text().splitlines()
-    ]
+    if not (model_dir / "pictures" / "predictions.png").exists():  # drawn when all else is done
+        done = subprocess.run(command, cwd=_ROOT, check=False)
+        if done.returncode:
+            sys.exit(done.returncode)
+    rows = [json.loads(line) for line in (model_dir / "metrics.jsonl").read_text().splitlines()]
     evaluations = [row for row in rows if row["kind"] == "eval"]
     minutes = (rows[-1]["time"] - rows[0]["time"]) / 60
     print(f"machine   {describe_machine()}\nversions  {describe_versions()}\n")
@@ -44,7 +53,7 @@ def main() -> None:
     for row in evaluations:
         print(f"{row['step']:>6} {row['accuracy']:>14.4f} {row['loss']:>10.4f}")
     print(f"\n{minutes:.1f} minutes from the first log line to the last")
-    curve = _ROOT / model_dir / "pictures" / "learning_curve.png"
+    curve = model_dir / "pictures" / "learning_curve.png"
     shutil.copy(curve, _ROOT / "benchmarks" / "results" / "cifar10.png")
     keep = ("step", "accuracy", "top5_accuracy", "loss", "examples")
     runs = [{name: row[name] for name in keep} for row in evaluations]
