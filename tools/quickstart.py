@@ -76,7 +76,10 @@ def main() -> None:
             f"error: served, {right} of {len(rows)} images are right; evaluated, "
             f"{evaluation['accuracy']:.2%}. The two must agree"
         )
-    board = [str(_from_here(Path(sys.executable).with_name("tensorboard"))), f"--logdir={out}"]
+    board = [
+        str(_from_here(Path(sys.executable).with_name("tensorboard"))),
+        f"--logdir={out}/tensorboard",
+    ]
     wider = ["--gin_param=create_model.width = 96", f"--model_dir={out}-wider"]
     print(
         f"""
