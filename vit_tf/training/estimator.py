@@ -248,7 +248,8 @@ class Estimator:
           which cannot predict.
         """
         if self.strategy.num_replicas_in_sync > 1:
-            print("no picture of predictions: they run on one device (--mode=eval there)")
+            if self.model_dir.chief:
+                print("no picture of predictions: they run on one device (--mode=eval there)")
             return None
         rows = list(itertools.islice(self.predict(input_fn, checkpoint), _MOST_PICTURED))
         figure = self.task.figure(rows, class_names(input_fn, self.model))
