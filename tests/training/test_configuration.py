@@ -1,5 +1,7 @@
 """gin: names that do not exist are errors that name the closest, and nothing unused is silent."""
 
+from pathlib import Path
+
 import gin
 import pytest
 
@@ -7,6 +9,8 @@ from vit_tf.training import configuration
 from vit_tf.training.run import run
 
 QUICKSTART = ["gin/quickstart.gin"]
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted(str(file.relative_to(ROOT)) for file in ROOT.glob("gin/**/*.gin"))
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +32,15 @@ def clean_gin():
 def test_names_that_do_not_exist(binding, message):
     with pytest.raises(ValueError, match=message):
         configuration.parse(QUICKSTART, [binding])
+
+
+@pytest.mark.parametrize("file", SHIPPED)
+def test_every_shipped_file_can_be_read_and_makes_its_model_and_optimizer(file):
+    configuration.parse([file])
+    model = configuration.bound("create_model")()
+    config = configuration.bound("RunConfig")()
+    optimizer = config.optimization.build(model, total_steps=1200)
+    assert optimizer.weight_decay == 0.05
 
 
 def test_a_file_that_is_not_there_answers_with_those_that_are():

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 
 import keras
 import numpy as np
@@ -177,6 +178,33 @@ def test_rows_after_the_checkpoint_are_written_again_not_twice(
         file.write('{"step": 15, "kind": "train", "loss": 1.0}\n{"step": 20, "ki')
     make_estimator(run, **settings).train(train_input)
     assert rows(run) == rows(tmp_path / "whole")
+
+
+def test_a_stop_in_the_midst_of_a_loop_changes_nothing(make_estimator, tmp_path, monkeypatch):
+    monkeypatch.setattr("vit_tf.training.loop._PIECE_SECONDS", 0.0)  # pieces of one step
+    images = np.random.default_rng(0).uniform(-1, 1, (40, 16, 8, 8, 3)).astype(np.float32)
+    labels = np.arange(40 * 16).reshape(40, 16) % 10
+
+    def input_fn(stop_at=None):
+        def batches():
+            for step in range(40):
+                if step == stop_at:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield images[step], labels[step]
+
+        spec = (tf.TensorSpec([16, 8, 8, 3]), tf.TensorSpec([16], tf.int64))
+        return lambda: tf.data.Dataset.from_generator(batches, output_signature=spec)
+
+    settings = dict(steps=20, steps_per_loop=10, checkpoint_interval=10)
+    make_estimator(tmp_path / "whole", **settings).train(input_fn())
+    with pytest.raises(SystemExit) as stopped:
+        make_estimator(tmp_path / "cut", **settings).train(input_fn(stop_at=13))
+    assert stopped.value.code == 0
+    saved = tf.train.latest_checkpoint(str(tmp_path / "cut" / "checkpoints"))
+    assert 10 < int(saved.rpartition("-")[2]) < 20
+    assert [row["step"] for row in rows(tmp_path / "cut")] == [10]
+    make_estimator(tmp_path / "cut", **settings).train(input_fn())
+    assert_same_run(tmp_path / "whole", tmp_path / "cut", step=20)
 
 
 def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(

@@ -24,6 +24,11 @@ def test_warmup_cosine_is_a_line_and_half_a_cosine(warmup_steps):
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-10)
 
 
+def test_a_warmup_may_be_a_share_of_the_run():
+    share, steps = warmup_cosine(200, warmup_steps=0.1), warmup_cosine(200, warmup_steps=20)
+    assert [float(share(s)) for s in (5, 20, 100)] == [float(steps(s)) for s in (5, 20, 100)]
+
+
 def test_a_warmup_as_long_as_the_run_is_an_error():
     with pytest.raises(ValueError, match=r"warmup_steps must lie in \[0, total_steps\)"):
         warmup_cosine(10, warmup_steps=10)

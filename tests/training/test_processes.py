@@ -91,9 +91,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(whole, digits_dir, tmp_path)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert "SIGTERM: saving" in output and "the same command goes on from there" in output
-    saved = _complete(tmp_path / "checkpoints") * 2
+    (saved,) = (int(n[5:-6]) for n in os.listdir(tmp_path / "checkpoints") if ".index" in n)
     assert 0 < saved < 60
-    assert rows(tmp_path)[-1]["step"] == saved
+    assert rows(tmp_path)[-1]["step"] == saved // 2 * 2
     output = run(tmp_path, digits_dir, *settings, mode="train_and_eval")
     assert f"from step {saved}" in output
     assert_same_run(whole, tmp_path, step=60)

@@ -18,6 +18,7 @@ orbit.controller._log = orbit.controller.logging.debug
 
 
 _MOST_VALUES = 64  # room for the values of any task
+_PIECE_SECONDS = 2.0
 
 
 class TrainLoop(orbit.StandardTrainer):
@@ -33,6 +34,7 @@ class TrainLoop(orbit.StandardTrainer):
       strategy: where to run.
       global_batch: examples a step over all replicas, padding included.
       seed: of dropout and stochastic depth.
+      steps_per_loop: the means are of so many steps, counted from the run's very start.
       jit_compile: compiles the step with XLA. On TPUs it is not used: there all is compiled
         anyway, and an explicit mark fails (tensorflow/tensorflow #58934).
     """
@@ -45,6 +47,7 @@ class TrainLoop(orbit.StandardTrainer):
         strategy: tf.distribute.Strategy,
         global_batch: int,
         seed: int,
+        steps_per_loop: int,
         jit_compile: bool = False,
     ):
         super().__init__(train_dataset=None)
@@ -54,6 +57,8 @@ class TrainLoop(orbit.StandardTrainer):
         self._strategy = strategy
         self._global_batch = global_batch
         self._seed = seed
+        self._steps_per_loop = steps_per_loop
+        self._piece = 1  # the first call traces and compiles
         # TensorFlow refuses its own clock where operations must be deterministic; a TPU's host may
         # be another machine, which cannot call Python here.
         self._clock = tf.timestamp if is_tpu(strategy) else _python_clock
@@ -61,7 +66,7 @@ class TrainLoop(orbit.StandardTrainer):
         self._names: list[str] = []
         with strategy.scope():
             # Every replica adds to a vector of its own; reading it adds the replicas' up.
-            self._sums = tf.Variable(
+            self.sums = tf.Variable(
                 tf.zeros([_MOST_VALUES]),
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
@@ -76,6 +81,7 @@ class TrainLoop(orbit.StandardTrainer):
             _jit(self._replica_gradients) if jit_compile and not alone else self._replica_gradients
         )
         self.num_traces = 0
+        self.should_stop: Callable[[], bool] = lambda: False
 
     @property
     def global_step(self) -> tf.Variable:
@@ -83,9 +89,29 @@ class TrainLoop(orbit.StandardTrainer):
         return self._optimization.optimizer.iterations.value
 
     def train_loop_begin(self) -> None:
-        """Resets the sums of the loop."""
-        self._sums.assign(tf.zeros([_MOST_VALUES]))
+        """Resets the sums, unless it goes on with a loop that a stop cut in two."""
+        if int(self.global_step.numpy()) % self._steps_per_loop == 0:
+            self.sums.assign(tf.zeros([_MOST_VALUES]))
         self._wait.assign(0.0)
+
+    def create_train_loop_fn(self) -> Callable[[tf.data.Iterator, tf.Tensor], None]:
+        """The loop in pieces of about two seconds, between which it may be asked to stop.
+
+        Python learns of a signal only between calls into TensorFlow.
+        """
+        run = super().create_train_loop_fn()
+
+        def run_in_pieces(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
+            left = int(num_steps)
+            while left and not self.should_stop():
+                piece = min(left, self._piece)
+                start = time.monotonic()
+                run(iterator, tf.constant(piece))
+                step_seconds = (time.monotonic() - start) / piece
+                left -= piece
+                self._piece = max(1, min(2 * self._piece, int(_PIECE_SECONDS / step_seconds)))
+
+        return run_in_pieces
 
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """One step: takes a batch, measuring the wait for it, and updates the weights."""
@@ -107,7 +133,7 @@ class TrainLoop(orbit.StandardTrainer):
 
         Examples that were masked out are not in the means; `"skipped_examples"` counts them.
         """
-        sums = dict(zip(self._names, self._sums.numpy().astype(np.float64), strict=False))
+        sums = dict(zip(self._names, self.sums.numpy().astype(np.float64), strict=False))
         steps = sums.pop("steps") / self._strategy.num_replicas_in_sync
         examples = sums.pop("examples")
         norm = sums.pop("gradient_norm") / self._strategy.num_replicas_in_sync / steps
@@ -123,7 +149,7 @@ class TrainLoop(orbit.StandardTrainer):
         sums["gradient_norm"] = self._optimization.apply(gradients, self._model.trainable_weights)
         self._names = sorted(sums)
         vector = tf.stack([sums[name] for name in self._names])
-        self._sums.assign_add(tf.pad(vector, [[0, _MOST_VALUES - len(self._names)]]))
+        self.sums.assign_add(tf.pad(vector, [[0, _MOST_VALUES - len(self._names)]]))
 
     def _replica_gradients(self, batch: Mapping[str, tf.Tensor]):
         with tf.GradientTape() as tape:

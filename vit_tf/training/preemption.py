@@ -39,8 +39,8 @@ def sum_over_replicas(strategy: tf.distribute.Strategy, value: tf.Tensor) -> tf.
 def catch_stop_signals() -> Iterator[StopRequest]:
     """Turns SIGTERM and the first Ctrl-C into a request to stop; a second Ctrl-C interrupts.
 
-    Python hands signals over between calls into TensorFlow: the answer comes when the loop of
-    `RunConfig.steps_per_loop` steps that is under way has ended.
+    Python hands signals over between calls into TensorFlow, which take about two seconds in
+    training, and as long as `RunConfig.steps_per_loop` steps where several workers have to agree.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -21,9 +21,9 @@ class RunConfig:
       virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
       optimization: optimizer, schedule, clipping; see `Optimization`.
       precision: Keras dtype policy. Default: `"mixed_bfloat16"` on TPUs, else `"float32"`.
-      steps_per_loop: steps in one traced call; logs, checkpoints, evaluations and the answer to
-        SIGTERM fall between calls, so choose it small where a step is slow. Default: the largest
-        divisor of the intervals up to 100.
+      steps_per_loop: steps between two lines of the log; checkpoints and evaluations fall between
+        them too, and with several workers the answer to SIGTERM. Default: the largest divisor of
+        the intervals up to 100.
       checkpoint_interval: steps between checkpoints. Default: `eval_interval`, or a tenth of
         the run.
       keep_checkpoints: how many of the newest checkpoints stay.

@@ -4,7 +4,7 @@ import keras
 
 
 def warmup_cosine(
-    total_steps: int, peak: float = 1e-3, warmup_steps: int = 0, final: float = 0.0
+    total_steps: int, peak: float = 1e-3, warmup_steps: int | float = 0, final: float = 0.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
     """Linear warm-up from zero, then half a cosine down to `final` (Loshchilov and Hutter, 2017).
 
@@ -14,7 +14,7 @@ def warmup_cosine(
     Args:
       total_steps: length of the run in optimizer steps; the rate is `final` from there on.
       peak: learning rate at the end of the warm-up.
-      warmup_steps: length of the warm-up in steps.
+      warmup_steps: length of the warm-up in steps, or below 1 as a share of the run.
       final: learning rate at the end of the run.
 
     Returns:
@@ -23,6 +23,8 @@ def warmup_cosine(
     Raises:
       ValueError: if the warm-up does not leave a step to the cosine, or `peak` is not positive.
     """
+    if 0 < warmup_steps < 1:
+        warmup_steps = round(warmup_steps * total_steps)
     if not 0 <= warmup_steps < total_steps:
         raise ValueError(
             f"warmup_steps must lie in [0, total_steps); given {warmup_steps} of {total_steps}"

@@ -31,7 +31,8 @@ class TrainRun:
 
     Logs, checkpoints and evaluations fall between loops of `steps_per_loop` steps, and loops
     always end at multiples of it. So a run that goes on from a checkpoint logs the same means, at
-    the same steps, as one that was never stopped.
+    the same steps, as one that was never stopped. Only a request to stop cuts a loop in two; its
+    sums are then in the checkpoint.
 
     Args:
       task: what is learned.
@@ -72,6 +73,7 @@ class TrainRun:
             strategy,
             self.global_batch,
             config.seed,
+            self._per_loop,
             config.jit_compile,
         )
         # Position in the data and seed of the randomness: with the step they say what comes next.
@@ -82,6 +84,7 @@ class TrainRun:
             optimizer=optimizer_state(optimizer),
             examples_seen=self._examples_seen,
             seed=self._seed,
+            sums=self.loop.sums,
         )
         self._manager = model_dir.checkpoint_manager(self._checkpoint, config.keep_checkpoints)
         self._restore()
@@ -117,6 +120,8 @@ class TrainRun:
             return start_step + self.step - done_before
 
         with catch_stop_signals() as request, self._reading_from(start_step):
+            if num_workers(self._strategy) == 1:  # several have to agree, after a whole loop
+                self.loop.should_stop = lambda: request.signal is not None
             controller = orbit.Controller(
                 global_step=self.loop.global_step,
                 trainer=self.loop,
@@ -156,6 +161,9 @@ class TrainRun:
         self._check_finite(values, step)
         self._examples_seen.assign_add((step - self._last_step) * self.global_batch)
         self._last_step = step
+        if step % self._per_loop and step != self.total_steps:
+            self._stop_if_asked(request)  # in the midst of a loop: its row is still to come
+            return
         learning_rate = self._config.optimization.optimizer.learning_rate
         values["learning_rate"] = float(learning_rate)
         speed = self._progress.update(step, values)
@@ -169,7 +177,7 @@ class TrainRun:
     def _stop_if_asked(self, request: StopRequest) -> None:
         if not request.seen_by_any_worker(self._strategy):
             return
-        path = self._model_dir.latest_checkpoint()
+        path = self._manager.latest_checkpoint
         if path is None or not path.endswith(f"-{self.step}"):
             path = self._model_dir.save(self._manager, self.step)
         saved = f"saved {path}" if self._model_dir.chief else "the chief saved"
