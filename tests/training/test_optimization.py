@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.schedules import constant, warmup_cosine
+from vit_tf.training.strategies import create_strategy
 
 
 @pytest.mark.parametrize("warmup_steps", [0, 5])
@@ -66,7 +67,7 @@ def test_gradients_are_clipped_by_their_global_norm():
 
 
 def test_replicas_are_summed_before_they_are_clipped_and_only_once():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = create_strategy("mirrored")
     with strategy.scope():
         model = small_model()
         sgd = functools.partial(keras.optimizers.SGD, momentum=0.0)

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.training.randomness import seeded_step
+from vit_tf.training.strategies import create_strategy
 
 
 def dropout_model():
@@ -35,7 +36,7 @@ def test_seeds_and_steps_draw_other_masks():
 
 
 def test_replicas_draw_masks_of_their_own():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = create_strategy("mirrored")
     with strategy.scope():
         model = dropout_model()
 

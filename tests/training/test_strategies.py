@@ -15,7 +15,10 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else(monkeypatch):
 
 
 def test_mirrored_takes_all_cpu_devices_where_there_is_no_gpu():
-    assert create_strategy("mirrored").num_replicas_in_sync == 2
+    strategy = create_strategy("mirrored")
+    assert strategy.num_replicas_in_sync == 2
+    # Two of them in one process would mix up their all-reduces.
+    assert create_strategy("mirrored") is strategy
 
 
 def test_unknown_names_and_missing_clusters_say_what_to_do(monkeypatch):

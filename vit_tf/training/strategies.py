@@ -1,5 +1,6 @@
 """Where a run computes: one device, all devices of this machine, several workers, or TPUs."""
 
+import functools
 import json
 import os
 
@@ -50,10 +51,15 @@ def create_strategy(
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-        devices = [device.name for device in tf.config.list_logical_devices(kind)]
-        return tf.distribute.MirroredStrategy(devices)
+        return _mirrored(tuple(device.name for device in tf.config.list_logical_devices(kind)))
     device = "/gpu:0" if name == "gpu" else "/cpu:0"
     return tf.distribute.OneDeviceStrategy(device)
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy a process: two number their all-reduces alike and get each other's."""
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _detect(tpu: str | None) -> str:
