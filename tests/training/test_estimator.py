@@ -207,6 +207,19 @@ def test_a_stop_in_the_midst_of_a_loop_changes_nothing(make_estimator, tmp_path,
     assert_same_run(tmp_path / "whole", tmp_path / "cut", step=20)
 
 
+def test_a_stop_before_the_first_step_saves_too(make_estimator, tmp_path):
+    def input_fn():
+        os.kill(os.getpid(), signal.SIGTERM)
+        images, labels = np.zeros((16, 8, 8, 3), np.float32), np.arange(16) % 10
+        return tf.data.Dataset.from_tensors((images, labels)).repeat()
+
+    input_fn.batch_size = 16  # so that it is not called before the run has begun
+    with pytest.raises(SystemExit) as stopped:
+        make_estimator(tmp_path / "run", steps=20, checkpoint_interval=10).train(input_fn)
+    assert stopped.value.code == 0
+    assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-1")
+
+
 def test_an_evaluation_that_a_stop_cut_off_is_made_up_for(
     make_estimator, train_input, eval_input, tmp_path
 ):

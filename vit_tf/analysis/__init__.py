@@ -1,1 +1,1 @@
-"""vit_tf."""
+"""Analysis: what a model costs, and pictures of what it does."""

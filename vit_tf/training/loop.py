@@ -103,13 +103,15 @@ class TrainLoop(orbit.StandardTrainer):
 
         def run_in_pieces(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
             left = int(num_steps)
-            while left and not self.should_stop():
+            while left:
                 piece = min(left, self._piece)
                 start = time.monotonic()
                 run(iterator, tf.constant(piece))
                 step_seconds = (time.monotonic() - start) / piece
                 left -= piece
                 self._piece = max(1, min(2 * self._piece, int(_PIECE_SECONDS / step_seconds)))
+                if self.should_stop():  # asked after a piece: a loop without a step has no means
+                    break
 
         return run_in_pieces
 
