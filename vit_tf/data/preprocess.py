@@ -11,6 +11,7 @@ import tensorflow as tf
 from vit_tf.data import (  # noqa: F401, the modules with ops register them
     autoaugment,
     color_ops,
+    eval_crop,
     feature_ops,
     op_registry,
     randaugment,
