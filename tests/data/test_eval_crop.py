@@ -12,6 +12,7 @@ from PIL import Image
 
 from vit_tf.data import Preprocess
 from vit_tf.data.op_registry import get_op
+from vit_tf.models import Preprocessing
 
 
 def smooth_image(height: int, width: int) -> np.ndarray:
@@ -95,6 +96,16 @@ def test_big_visions_spelling_is_the_same_where_nothing_is_rounded():
     named = Preprocess("decode|crop_ratio(28)")
     assert named.image_shape == (28, 28, 3)
     np.testing.assert_array_equal(named.image_from_pixels(image), spelled.image_from_pixels(image))
+
+
+@pytest.mark.parametrize("ratio", [0.9, 1.0])
+def test_a_card_with_a_crop_ratio_is_torchvisions_evaluation(ratio):
+    facts = Preprocessing(
+        (20, 20), value_range=(0, 255), crop_ratio=ratio, interpolation="bicubic", antialias=True
+    )
+    image = smooth_image(60, 41)
+    result = Preprocess(facts.ops).image_from_pixels(image)
+    assert np.abs(result - torchvision_evaluation(image, 20, ratio)).max() <= 1
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ def test_the_card_tells_what_the_model_expects_and_gives():
     assert card.preprocessing.image_size == (384, 384)
     text = str(card)
     assert "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)" in text
-    assert "bicubic, crop ratio 0.875" in text
+    assert "bicubic, antialiased, crop ratio 0.875" in text
     assert "freshly initialised" in text
 
 

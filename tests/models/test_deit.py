@@ -111,12 +111,13 @@ class TestDefaults:
         facts = create_model(name, **TINY).preprocessing
         assert facts.mean == (0.485, 0.456, 0.406)
         assert facts.std == (0.229, 0.224, 0.225)
-        assert facts.interpolation == "bicubic"
+        assert facts.interpolation == "bicubic" and facts.antialias
         assert facts.crop_ratio == (1.0 if name == "deit3" else 0.875)
 
-    def test_published_preprocessing_resizes_to_256_and_crops_224(self):
-        ops = without_allocation(lambda: create_model("deit_b16").preprocessing.ops)
-        assert ops.startswith('decode|resize_small(256, method="bicubic")|central_crop(224)|')
+    @pytest.mark.parametrize(("name", "ratio"), [("deit_b16", "0.875"), ("deit3_b16", "1.0")])
+    def test_published_preprocessing_keeps_the_aspect_and_crops(self, name, ratio):
+        ops = without_allocation(lambda: create_model(name).preprocessing.ops)
+        assert ops.startswith(f"decode|crop_ratio(224, {ratio})|standardize(")
 
     def test_layer_scale_of_deit3_starts_at_1e_4(self):
         for block in create_model("deit3", **TINY).blocks:

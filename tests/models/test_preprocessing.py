@@ -19,17 +19,18 @@ from vit_tf.models import Preprocessing
             'decode|resize(224, method="bicubic")|value_range(-1,1)',
         ),
         (
-            {"crop_ratio": 0.875, "interpolation": "area"},
-            "decode|resize_small(256)|central_crop(224)|value_range(-1,1)",
+            {"crop_ratio": 0.875, "interpolation": "bicubic", "antialias": True},
+            "decode|crop_ratio(224, 0.875)|value_range(-1,1)",
         ),
         (
-            {"crop_ratio": 0.875},
-            'decode|resize_small(256, method="bilinear")|central_crop(224)|value_range(-1,1)',
+            {"crop_ratio": 1.0},
+            'decode|crop_ratio(224, 1.0, method="bilinear", antialias=False)|value_range(-1,1)',
         ),
         (
-            {"crop_ratio": 0.5, "image_size": (64, 96)},
-            "decode|resize(128,192)|central_crop((64,96))|value_range(-1,1)",
+            {"crop_ratio": 0.5, "image_size": (64, 96), "interpolation": "bicubic"},
+            "decode|crop_ratio((64,96), 0.5, antialias=False)|value_range(-1,1)",
         ),
+        ({"antialias": True}, "decode|resize(224, antialias=True)|value_range(-1,1)"),
         (
             {"mean": (0.5, 0.25, 0.5), "std": (0.2, 0.2, 0.1)},
             "decode|resize(224)|standardize((0.5, 0.25, 0.5), (0.2, 0.2, 0.1))",

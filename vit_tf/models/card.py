@@ -52,7 +52,7 @@ class ModelCard:
             "parameters": f"{self.parameters:,}",
             "classes": self.num_classes or "none (a backbone)",
             "input": f"{facts.image_size[0]} x {facts.image_size[1]} x {facts.channels}, {scaling}",
-            "resize": f"{facts.interpolation}, crop ratio {facts.crop_ratio:g}",
+            "resize": ", ".join(_resizing(facts)),
             "preprocessing": facts.ops,
         }
         if self.origin is None:
@@ -61,3 +61,8 @@ class ModelCard:
             told = dataclasses.asdict(self.origin)
             rows |= {name: value for name, value in told.items() if value is not None}
         return "\n".join(f"{name + ':':15}{value}" for name, value in rows.items())
+
+
+def _resizing(facts: Preprocessing) -> list[str]:
+    kind = "stretched" if facts.crop_ratio is None else f"crop ratio {facts.crop_ratio:g}"
+    return [facts.interpolation, *(["antialiased"] if facts.antialias else []), kind]

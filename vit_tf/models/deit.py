@@ -17,7 +17,12 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _DEIT = {
     "activation": "gelu",
     "initialization": "deit",
-    "preprocessing": {**_IMAGENET, "interpolation": "bicubic", "crop_ratio": 0.875},
+    "preprocessing": {
+        **_IMAGENET,
+        "interpolation": "bicubic",
+        "antialias": True,
+        "crop_ratio": 0.875,
+    },
 }
 _DEIT_III = {
     **_DEIT,

@@ -14,8 +14,11 @@ class Preprocessing:
         value_range: Range that pixel values 0..255 are mapped to.
         mean: Mean per channel that is subtracted after scaling to [0, 1].
         std: Standard deviation per channel that is divided by after that.
-        crop_ratio: Share of the resized image's side that the evaluation's central crop keeps.
+        crop_ratio: Share of the resized image's shorter side that the evaluation's central crop
+            keeps, as in timm and torchvision. None: images are stretched to `image_size`, as in
+            vision_transformer and big_vision.
         interpolation: How images are resized, e.g. "bilinear" or "bicubic".
+        antialias: Whether resizing smooths what it makes smaller, as Pillow does.
         channels: Number of channels that images are decoded to.
 
     Raises:
@@ -26,8 +29,9 @@ class Preprocessing:
     value_range: tuple[float, float] = (-1, 1)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    crop_ratio: float = 1.0
+    crop_ratio: float | None = None
     interpolation: str = "bilinear"
+    antialias: bool = False
     channels: int = 3
 
     def __post_init__(self):
@@ -38,32 +42,30 @@ class Preprocessing:
             raise ValueError(
                 f"Preprocessing needs both mean and std, got mean={self.mean} and std={self.std}."
             )
-        if not 0 < self.crop_ratio <= 1:
+        if self.crop_ratio is not None and not 0 < self.crop_ratio <= 1:
             raise ValueError(f"crop_ratio must lie in (0, 1], got {self.crop_ratio}.")
 
     @property
     def ops(self) -> str:
         """Preprocessing operations for evaluation, e.g. `decode|resize(224)|value_range(-1,1)`."""
         decode = "decode" if self.channels == 3 else f"decode({self.channels})"
-        return "|".join([decode, *self._geometry(), self._scaling()])
+        return "|".join([decode, self._geometry(), self._scaling()])
 
     def _geometry(self):
         height, width = self.image_size
-        if self.crop_ratio == 1:
-            return [self._resize("resize", self.image_size)]
-        larger = (round(height / self.crop_ratio), round(width / self.crop_ratio))
-        if height == width:
-            return [self._resize("resize_small", larger), f"central_crop({height})"]
-        # An image of another shape has no aspect ratio to keep: it is stretched, then cropped.
-        return [self._resize("resize", larger), f"central_crop(({height},{width}))"]
-
-    def _resize(self, op, size):
-        height, width = size
-        sides = f"{height}" if height == width else f"{height},{width}"
         # The operations' own defaults, which the data room documents, are left unsaid.
-        default = {"resize": "bilinear", "resize_small": "area"}[op]
-        method = "" if self.interpolation == default else f', method="{self.interpolation}"'
-        return f"{op}({sides}{method})"
+        if self.crop_ratio is None:
+            op, default, default_antialias = "resize", "bilinear", False
+            arguments = [f"{height}" if height == width else f"{height},{width}"]
+        else:
+            op, default, default_antialias = "crop_ratio", "bicubic", True
+            size = f"{height}" if height == width else f"({height},{width})"
+            arguments = [size, repr(self.crop_ratio)]
+        if self.interpolation != default:
+            arguments.append(f'method="{self.interpolation}"')
+        if self.antialias != default_antialias:
+            arguments.append(f"antialias={self.antialias}")
+        return f"{op}({', '.join(arguments)})"
 
     def _scaling(self):
         if self.mean is not None:
