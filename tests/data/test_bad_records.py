@@ -11,7 +11,8 @@ from tiny_records import foreign_example, jpeg
 
 from vit_tf.data import tfrecord
 from vit_tf.data.input import Input
-from vit_tf.data.sources import TFDSSource, TFRecordSource
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 NUM_RECORDS, BAD = 10, 6
 PREPROCESS = "decode|resize(8)"

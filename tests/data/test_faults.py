@@ -16,7 +16,8 @@ from tiny_records import foreign_example, jpeg, png
 from vit_tf.data import tfrecord
 from vit_tf.data.decode import MAX_PIXELS
 from vit_tf.data.input import Input
-from vit_tf.data.sources import TFDSSource, TFRecordSource
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 PREPROCESS = "decode|resize(8)"
 

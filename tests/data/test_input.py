@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tensorflow.python.framework import op_def_registry
 
 from vit_tf.data.input import Input
-from vit_tf.data.sources import TFDSSource, TFRecordSource
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 TRAIN = "decode|random_crop(8, padding=2)|flip_lr|value_range(-1, 1)"
 EVAL = "decode|resize(8)|value_range(-1, 1)"

@@ -9,8 +9,9 @@ import tiny_records
 
 from vit_tf.data.input import Input
 from vit_tf.data.mixture import MixtureSource
-from vit_tf.data.sources import TFDSSource, TFRecordSource
 from vit_tf.data.subsets import FewShotSource
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 PLAIN = "decode|central_crop(8)"
 TRAIN = "decode|random_crop(8, padding=2)|flip_lr"

@@ -13,7 +13,7 @@ import tiny_records
 from vit_tf.data import tfrecord
 from vit_tf.data.input import Input
 from vit_tf.data.op_registry import register_op
-from vit_tf.data.sources import TFRecordSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 SHARDS = [5, 4, 6, 8]
 NUM_EXAMPLES = sum(SHARDS)

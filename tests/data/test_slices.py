@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from vit_tf.data import tfrecord
 from vit_tf.data.slices import slice_segments
-from vit_tf.data.sources import TFDSSource, TFRecordSource
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 SHARDS = [5, 4, 6]
 

@@ -8,7 +8,9 @@ import tensorflow as tf
 import tiny_records
 from tiny_records import FOREIGN_FEATURES
 
-from vit_tf.data.sources import Source, TFDSSource, TFRecordSource
+from vit_tf.data.sources import Source
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 
 @pytest.fixture(scope="module")

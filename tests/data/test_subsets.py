@@ -8,8 +8,8 @@ import tensorflow as tf
 import tiny_records
 
 from vit_tf.data.input import Input
-from vit_tf.data.sources import TFRecordSource
 from vit_tf.data.subsets import FewShotSource, Subset, draw_per_class
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 SHARDS = [15, 9, 16]
 PLAIN = "decode|central_crop(8)"

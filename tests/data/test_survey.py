@@ -10,8 +10,9 @@ from tiny_records import foreign_example, jpeg, png
 from vit_tf.data import tfrecord
 from vit_tf.data.input import Input
 from vit_tf.data.mixture import MixtureSource
-from vit_tf.data.sources import TFDSSource, TFRecordSource
 from vit_tf.data.survey import encoded_image, images_per_second, survey, wrong_checksums
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 
 def make_source(folder, records: list[bytes]) -> TFRecordSource:

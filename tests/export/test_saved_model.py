@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from vit_tf.data.digits import digits_collection
 from vit_tf.data.input import Input
-from vit_tf.data.sources import TFDSSource
+from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.export import export_saved_model, saved_model
 from vit_tf.models import create_model
 from vit_tf.training import Classification

@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from vit_tf.data.input import Input
-from vit_tf.data.sources import TFDSSource
+from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.models import create_model
 from vit_tf.training import Classification, Estimator, Optimization, RunConfig
 from vit_tf.training.schedules import warmup_cosine

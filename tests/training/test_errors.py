@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from vit_tf.data.input import Input
-from vit_tf.data.sources import TFDSSource
+from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.training import Classification, Estimator, Optimization, RunConfig
 from vit_tf.training.schedules import constant
 

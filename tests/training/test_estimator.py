@@ -14,7 +14,7 @@ from processes import assert_same_run, rows, tensors
 from vit_tf.checkpoints import create_model, describe_checkpoint, load_checkpoint
 from vit_tf.data.input import Input
 from vit_tf.data.mixing import Mixing
-from vit_tf.data.sources import TFDSSource
+from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.training import Estimator, Optimization, RunConfig, train_run
 from vit_tf.training.loop import TrainLoop
 from vit_tf.training.schedules import warmup_cosine

@@ -5,8 +5,10 @@ from vit_tf.data.mixing import Mixing
 from vit_tf.data.mixture import MixtureSource
 from vit_tf.data.op_registry import register_op
 from vit_tf.data.preprocess import Preprocess
-from vit_tf.data.sources import Source, TFDSSource, TFRecordSource
+from vit_tf.data.sources import Source
 from vit_tf.data.subsets import FewShotSource
+from vit_tf.data.tfds_source import TFDSSource
+from vit_tf.data.tfrecord_source import TFRecordSource
 
 __all__ = [
     "FewShotSource",
