@@ -9,7 +9,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_tf.data.mixing import Mixing, blend, cutmix_box, outside, outside_share, symmetric_beta
+from vit_tf.data.cutmix import cutmix_box, minmax_box, outside, outside_share
+from vit_tf.data.mixing import Mixing, blend
+from vit_tf.data.stateless_draws import (
+    DIRICHLET_DRAWS,
+    symmetric_beta,
+    symmetric_dirichlet,
+    uniforms,
+)
 
 BOTH = dict(mixup_alpha=0.8, cutmix_alpha=1.0)
 MODES = ("batch", "pair", "elementwise")
@@ -102,15 +109,18 @@ def test_boxes_are_the_references_under_either_rule(golden, rule, columns):
     mode=st.sampled_from(MODES),
     rule=st.sampled_from(["old", "new"]),
     smoothing=st.sampled_from([0.0, 0.1]),
-    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    size=st.tuples(st.integers(2, 9), st.integers(2, 9)),
     key=st.tuples(st.integers(0, 99), st.integers(0, 99)),
+    minmax=st.sampled_from([None, (0.0, 1.0), (0.2, 0.8)]),
 )
-def test_labels_are_conserved_and_mixed_as_the_pixels_are(half, mode, rule, smoothing, size, key):
+def test_labels_are_conserved_and_mixed_as_the_pixels_are(
+    half, mode, rule, smoothing, size, key, minmax
+):
     batch = 2 * half
     hot = np.eye(batch)
     targets = hot * (1 - smoothing) + smoothing / batch
     images = np.broadcast_to(hot[:, None, None, :], (batch, *size, batch)).astype(np.float32)
-    mixing = Mixing(**BOTH, mode=mode, cutmix_box_rule=rule)
+    mixing = Mixing(**BOTH, mode=mode, cutmix_box_rule=rule, cutmix_minmax=minmax)
     mixed, soft = mix(mixing, images, targets, key=key)
     assert mixed.shape == images.shape and mixed.dtype == soft.dtype == np.float32
     np.testing.assert_allclose(soft.sum(axis=1), 1.0, atol=1e-6)
@@ -176,6 +186,49 @@ def test_big_vision_mixes_with_the_image_before_and_keeps_the_larger_share():
         np.testing.assert_allclose(mixed, expected, atol=1e-5)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(5, 7),
+    num_mixed=st.integers(2, 5),
+    alpha=st.sampled_from([1e-3, 0.2, 1.0, 50.0]),
+    probability=st.sampled_from([0.5, 1.0]),
+    key=st.tuples(st.integers(0, 99), st.integers(0, 99)),
+)
+def test_several_images_are_mixed_with_falling_shares_of_those_before(
+    batch, num_mixed, alpha, probability, key
+):
+    mixing = Mixing(alpha, style="big_vision", num_mixed=num_mixed, probability=probability)
+    images = np.broadcast_to(np.eye(batch)[:, None, None, :], (batch, 3, 2, batch))
+    mixed, soft = mix(mixing, images.astype(np.float32), np.eye(batch), key=key)
+    # Row i of the targets tells what image i has of each: the first row rolled by i.
+    shares = soft[0, (-np.arange(batch)) % batch]
+    assert shares.sum() == pytest.approx(1.0, abs=1e-6) and (shares[num_mixed:] == 0).all()
+    assert (np.diff(shares) <= 0).all() and shares[0] >= 1 / num_mixed - 1e-6
+    expected = sum(share * np.roll(np.eye(batch), i, axis=0) for i, share in enumerate(shares))
+    np.testing.assert_allclose(soft, expected, atol=1e-6)
+    np.testing.assert_allclose(soft.sum(axis=0), 1.0, atol=1e-6)
+    np.testing.assert_array_equal(mixed, np.broadcast_to(soft[:, None, None, :], mixed.shape))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(4, 30), st.integers(4, 30)),
+    minmax=st.sampled_from([(0.0, 1.0), (0.2, 0.8), (0.5, 1.0), (0.0, 0.3)]),
+    draws=st.tuples(*[st.integers(0, 2**23 - 1)] * 4),
+)
+def test_a_minmax_box_is_what_timm_cuts_out_of_the_same_draws(size, minmax, draws):
+    draws = (np.array(draws, np.float32) + np.float32(0.5)) / np.float32(2**23)
+    box = minmax_box(tf.constant(draws), size, minmax).numpy()
+    expected = []
+    for side, cut, place in zip(size, draws[:2], draws[2:], strict=True):
+        least, limit = int(side * minmax[0]), int(side * minmax[1])
+        cut = least + int(cut * (limit - least))  # numpy.random.randint(least, limit)
+        low = int(place * (side - cut))  # numpy.random.randint(0, side - cut)
+        expected += [low, low + cut]
+    np.testing.assert_array_equal(box, expected)
+    assert (box[[1, 3]] <= size).all() and (box[[0, 2]] >= 0).all()
+
+
 # Masked examples
 
 
@@ -194,6 +247,21 @@ def test_masked_examples_leave_no_trace_in_others(mode):
     np.testing.assert_array_equal(soft[others], whole_soft[others])
 
 
+def test_the_share_of_a_masked_example_among_several_stays_with_the_image():
+    images, mask = np.eye(6)[:, None, None, :] * np.ones((6, 2, 2, 1)), np.ones(6)
+    mixing = Mixing(50.0, style="big_vision", num_mixed=3)
+    whole = mix(mixing, images, np.eye(6))[1]
+    mask[4], images[4] = 0, np.nan
+    mixed, soft = mix(mixing, images, np.eye(6), mask)
+    expected = whole.copy()
+    for taker in (5, 0):  # who come after 4
+        expected[taker, taker] += expected[taker, 4]
+        expected[taker, 4] = 0
+    others = mask > 0
+    np.testing.assert_allclose(soft[others], expected[others], atol=1e-6)
+    np.testing.assert_allclose(mixed[others].mean(axis=(1, 2)), expected[others], atol=1e-6)
+
+
 # What is drawn
 
 
@@ -208,6 +276,42 @@ def test_lam_is_beta_distributed(alpha):
         expected = scipy.stats.beta(alpha, alpha).cdf(x)
         deviation = np.sqrt(expected * (1 - expected) / len(lam))
         assert abs((lam <= x).mean() - expected) < 4 * deviation
+
+
+@pytest.mark.parametrize(("alpha", "count"), [(0.1, 3), (0.5, 2), (1.0, 3), (3.0, 4)])
+def test_shares_are_dirichlet_distributed(alpha, count):
+    draws = uniforms((DIRICHLET_DRAWS, 10_000, count), tf.constant(KEY))
+    shares = symmetric_dirichlet(draws, alpha).numpy()
+    np.testing.assert_allclose(shares.sum(axis=-1), 1.0, atol=1e-6)
+    marginal = scipy.stats.beta(alpha, (count - 1) * alpha)
+    for place in range(count):
+        for x in np.linspace(0.01, 0.99, 9):
+            expected = marginal.cdf(x)
+            deviation = np.sqrt(expected * (1 - expected) / len(shares))
+            assert abs((shares[:, place] <= x).mean() - expected) < 4.5 * deviation + 1e-4
+    # Any two of them are those of a Beta among themselves, independent of what they have together.
+    together = shares[:, 0] + shares[:, 1]
+    if count > 2:
+        first = shares[:, 0] / np.maximum(together, 1e-30)
+        seen = together > 1e-3
+        assert abs(np.corrcoef(first[seen], together[seen])[0, 1]) < 0.05
+
+
+def test_sides_and_places_of_minmax_boxes_are_drawn_uniformly():
+    images, targets = own_and_partner(8000, size=10)
+    mixing = Mixing(cutmix_minmax=(0.2, 0.8), probability=0.5, mode="elementwise")
+    mixed, soft = mix(mixing, images, targets)
+    pasted = (mixed != images)[..., 0]
+    happened = pasted.any(axis=(1, 2))
+    assert happened.mean() == pytest.approx(0.5, abs=0.025)
+    np.testing.assert_allclose(own_shares(soft), 1 - pasted.mean(axis=(1, 2)), atol=1e-6)
+    for lines in (pasted[happened].any(axis=2), pasted[happened].any(axis=1)):
+        sides = lines.sum(axis=1)
+        counts = np.bincount(sides, minlength=11)
+        assert counts[2:8].sum() == len(sides)  # 8 pixels are excluded, as by timm's randint
+        assert scipy.stats.chisquare(counts[2:8]).pvalue > 1e-4
+        places = np.bincount(lines[sides == 4].argmax(axis=1), minlength=6)
+        assert scipy.stats.chisquare(places).pvalue > 1e-4  # rows 0 to 5
 
 
 def test_mixup_and_cutmix_are_drawn_as_often_as_asked_each_with_its_own_alpha():
@@ -239,11 +343,18 @@ def test_boxes_are_centered_anywhere():
     assert pasted.min() > 0.05 and pasted.max() < 0.5
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_key_draws_the_same_compiled_or_not_and_another_one_something_else(mode):
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        *(Mixing(**BOTH, mode=mode) for mode in MODES),
+        Mixing(0.8, cutmix_minmax=(0.1, 0.9), mode="elementwise"),
+        Mixing(0.2, style="big_vision", num_mixed=3, probability=0.9),
+    ],
+    ids=str,
+)
+def test_a_key_draws_the_same_compiled_or_not_and_another_one_something_else(mixing):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(8, 9, 7, 3)).astype(np.float32)
-    mixing = Mixing(**BOTH, mode=mode)
     eager = mix(mixing, images, np.eye(8))
     for one, other in zip(eager, mix(mixing, images, np.eye(8), jit_compile=True), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
@@ -274,6 +385,12 @@ def test_uint8_images_become_float32_of_the_same_range():
         ({**BOTH, "style": "timn"}, "'timm' or 'big_vision'; given 'timn'. Did you mean 'timm'?"),
         ({**BOTH, "cutmix_box_rule": "newer"}, "'old' or 'new'; given 'newer'"),
         ({**BOTH, "style": "big_vision"}, "mixup with one λ a batch; given cutmix_alpha = 1.0"),
+        ({"cutmix_minmax": (0.8, 0.2)}, r"two rising shares .* given \(0.8, 0.2\)"),
+        ({"cutmix_minmax": (0.2,)}, r"two rising shares .* given \(0.2,\)"),
+        ({"cutmix_minmax": (0, 1), "cutmix_alpha": 0.5}, "cutmix_alpha = 0.5 would have no effect"),
+        ({"cutmix_minmax": (0, 1), "style": "big_vision"}, r"cutmix_minmax = \(0, 1\)"),
+        ({"mixup_alpha": 1.0, "num_mixed": 3}, "more in the style 'big_vision'; given 3 in the st"),
+        ({"mixup_alpha": 1.0, "num_mixed": 1, "style": "big_vision"}, "must be 2, or more .* 1"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, message):
@@ -281,11 +398,29 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
         Mixing(**arguments)
 
 
+def test_an_image_too_small_for_the_minmax_of_its_boxes_is_refused():
+    mixing = Mixing(cutmix_minmax=(0.3, 0.4))
+    with pytest.raises(ValueError, match="of 2 pixels, no whole number lies between these shares"):
+        mix(mixing, np.zeros((2, 2, 9, 1)), np.eye(2))
+
+
+@pytest.mark.parametrize(
+    ("mixing", "text"),
+    [
+        (Mixing(**BOTH), "mixup 0.8, CutMix 1 (old box rule), CutMix in 50%, probability 1, by b"),
+        (Mixing(cutmix_minmax=(0.2, 0.8)), "CutMix with sides of 0.2 to 0.8, probability 1, by b"),
+        (Mixing(1, style="big_vision", num_mixed=3), "mixup 1 of 3 images, probability 1, by bat"),
+    ],
+)
+def test_mixing_says_what_it_does(mixing, text):
+    assert str(mixing).startswith(text)
+
+
 @pytest.mark.parametrize(
     ("style", "batch", "message"),
     [
         ("timm", 5, "an even number of images for each replica; the batch has 5"),
-        ("big_vision", 1, "at least two images for each replica; the batch has 1"),
+        ("big_vision", 1, "at least 2 images for each replica; the batch has 1"),
     ],
 )
 def test_a_batch_in_which_somebody_has_no_partner_is_refused(style, batch, message):

@@ -10,6 +10,14 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from vit_tf.data.cutmix import cutmix_box, minmax_box, outside, outside_share
+from vit_tf.data.stateless_draws import (
+    DIRICHLET_DRAWS,
+    symmetric_beta,
+    symmetric_dirichlet,
+    uniforms,
+)
+
 _CHOICES = {
     "mode": ("batch", "pair", "elementwise"),
     "style": ("timm", "big_vision"),
@@ -21,14 +29,13 @@ class Mixing:
     """Mixes a replica's batch of images and targets, with randomness that follows from a key.
 
     Styles: `"timm"`, with which DeiT was trained, mixes image i with image n-1-i.  `"big_vision"`,
-    with which AugReg was trained, knows mixup alone, mixes image i with image i-1, and takes the
-    larger of λ and 1-λ. Either mixes within a replica's batch, as the references do, with draws of
-    each replica's own.
+    with which AugReg and FlexiViT were trained, knows mixup alone: shares of sum 1, the largest of
+    image i, the next of image i-1, and so on. Either mixes within a replica's batch, as the
+    references do, with draws of each replica's own.
 
-    Masked examples are given to nobody: an image whose partner is masked stays as it is.
+    Masked examples are given to nobody: an image keeps the share of a partner that is masked.
 
-    A key draws the same compiled or not: random bits come from Philox as integers, which XLA makes
-    as TensorFlow does, unlike floats.
+    A key draws the same compiled or not, see `stateless_draws`.
 
     Args:
       mixup_alpha: of mixup; 0: no mixup.
@@ -41,6 +48,11 @@ class Mixing:
       cutmix_box_rule: `"old"`: the box has an even side, rounded down, as in the published recipes;
         `"new"`: an odd side stays odd, as in timm from 1.0.31 on.
       correct_lam: set λ of the labels to the share that the box, clipped at the border, has left.
+      cutmix_minmax: turns CutMix on with boxes whose height and width are drawn uniformly between
+        these shares of the image's, e.g. (0.2, 0.8), and whose place is inside the image; λ is what
+        they leave, and has no alpha.
+      num_mixed: how many images go into one; more than two in the style `"big_vision"` only, whose
+        `mixup.n` this is. Shares are then Dirichlet(mixup_alpha, ...), in falling order.
 
     Raises:
       ValueError: an argument does not fit; the message says which and what would.
@@ -56,6 +68,8 @@ class Mixing:
         style: str = "timm",
         cutmix_box_rule: str = "old",
         correct_lam: bool = True,
+        cutmix_minmax: tuple[float, float] | None = None,
+        num_mixed: int = 2,
     ):
         _check_choice("mode", mode)
         _check_choice("style", style)
@@ -63,7 +77,7 @@ class Mixing:
         for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
             if not 0.0 <= alpha < math.inf:
                 raise ValueError(f"Mixing.{name} must be at least 0 and finite; given {alpha}")
-        if mixup_alpha == cutmix_alpha == 0.0:
+        if mixup_alpha == cutmix_alpha == 0.0 and cutmix_minmax is None:
             raise ValueError(
                 "Mixing with mixup_alpha = 0 and cutmix_alpha = 0 mixes nothing; set one of them, "
                 "or leave Mixing out"
@@ -74,30 +88,44 @@ class Mixing:
         ):
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"Mixing.{name} must lie in [0, 1]; given {share}")
-        if style == "big_vision" and (cutmix_alpha or mode != "batch"):
+        if cutmix_minmax is not None:
+            cutmix_minmax = _checked_minmax(cutmix_minmax, cutmix_alpha)
+        has_cutmix = bool(cutmix_alpha or cutmix_minmax)
+        if style == "big_vision" and (has_cutmix or mode != "batch"):
             raise ValueError(
                 "Mixing.style 'big_vision' is mixup with one λ a batch; given cutmix_alpha = "
-                f"{cutmix_alpha} and mode = {mode!r}. Set cutmix_alpha = 0 and mode = 'batch', or "
-                "style = 'timm'"
+                f"{cutmix_alpha}, cutmix_minmax = {cutmix_minmax} and mode = {mode!r}. Leave out "
+                "CutMix and set mode = 'batch', or style = 'timm'"
+            )
+        if num_mixed < 2 or (num_mixed > 2 and style != "big_vision"):
+            raise ValueError(
+                f"Mixing.num_mixed must be 2, or more in the style 'big_vision'; given {num_mixed} "
+                f"in the style {style!r}"
             )
         self._mixup_alpha = mixup_alpha
         self._cutmix_alpha = cutmix_alpha
+        self._has_cutmix = has_cutmix
+        self._minmax = cutmix_minmax
         self._probability = probability
         self._cutmix_share = switch_probability if mixup_alpha else 1.0
         self._mode = mode
         self._style = style
         self._box_rule = cutmix_box_rule
         self._correct_lam = correct_lam
+        self._num_mixed = num_mixed
 
     def __str__(self) -> str:
         kinds = []
         if self._mixup_alpha:
-            kinds.append(f"mixup {self._mixup_alpha:g}")
-        if self._cutmix_alpha:
+            of_several = f" of {self._num_mixed} images" if self._num_mixed > 2 else ""
+            kinds.append(f"mixup {self._mixup_alpha:g}{of_several}")
+        if self._minmax:
+            kinds.append("CutMix with sides of {:g} to {:g}".format(*self._minmax))
+        elif self._has_cutmix:
             kinds.append(f"CutMix {self._cutmix_alpha:g} ({self._box_rule} box rule)")
         if len(kinds) == 2:
             kinds.append(f"CutMix in {self._cutmix_share:.0%}")
-        if self._cutmix_alpha and not self._correct_lam:
+        if self._has_cutmix and not (self._correct_lam or self._minmax):
             kinds.append("labels not corrected to the clipped box")
         return (
             f"{', '.join(kinds)}, probability {self._probability:g}, by {self._mode}, "
@@ -124,26 +152,39 @@ class Mixing:
           ValueError: for a batch whose images cannot all have partners.
         """
         batch, height, width, _ = images.shape
-        partner = self._partners(batch)
-        given = tf.gather(mask, partner) > 0
-        partner = tf.where(given, partner, tf.range(batch))
+        self._check_batch(batch)
+        indices = tf.range(batch)
+
+        def given(partner: tf.Tensor) -> tf.Tensor:
+            return tf.where(tf.gather(mask, partner) > 0, partner, indices)
+
+        if self._style == "big_vision":
+            partners = [given(tf.roll(indices, i, axis=0)) for i in range(1, self._num_mixed)]
+            shares = self._draw_shares(key)
+            return blend_several(images, partners, shares), blend_several(targets, partners, shares)
+        partner = given(tf.reverse(indices, [0]))
         groups = {"batch": 1, "pair": batch // 2, "elementwise": batch}[self._mode]
         lam, kept = self._draw(groups, (height, width), key)
         if self._mode == "pair":
             lam, kept = (tf.concat([x, tf.reverse(x, [0])], axis=0) for x in (lam, kept))
         return blend(images, partner, kept[..., None]), blend(targets, partner, lam[:, None])
 
-    def _partners(self, batch: int | None) -> tf.Tensor:
-        """Index of each image's partner, int32 [batch]."""
-        even = self._style == "timm"
-        if batch is None or batch < 2 or (even and batch % 2):
-            needed = "an even number of images" if even else "at least two images"
+    def _check_batch(self, batch: int | None) -> None:
+        """Raises ValueError for a batch, None if of unknown size, without partners for all."""
+        even, least = self._style == "timm", self._num_mixed
+        if batch is None or batch < least or (even and batch % 2):
+            needed = "an even number of images" if even else f"at least {least} images"
             raise ValueError(
                 f"Mixing in {self._style} style needs {needed} for each replica; the batch has "
                 f"{batch}. Change Input.batch_size"
             )
-        indices = tf.range(batch)
-        return tf.reverse(indices, [0]) if even else tf.roll(indices, 1, axis=0)
+
+    def _draw_shares(self, key: tf.Tensor) -> tf.Tensor:
+        """What an image has of itself, of the one before it, ...: [num_mixed], falling."""
+        happens, *draws = tf.unstack(uniforms((1 + DIRICHLET_DRAWS, self._num_mixed), key))
+        shares = symmetric_dirichlet(tf.stack(draws), self._mixup_alpha)
+        shares = tf.sort(shares, direction="DESCENDING")
+        return tf.where(happens[0] < self._probability, shares, tf.one_hot(0, self._num_mixed))
 
     def _draw(
         self, groups: int, image_size: tuple[int, int], key: tf.Tensor
@@ -152,20 +193,21 @@ class Mixing:
 
         Without CutMix, the pixels' share is of the shape [groups, 1, 1].
         """
-        happens, switch, u, v, *center = tf.unstack(uniforms((6, groups), key))
-        is_cutmix = switch < self._cutmix_share if self._cutmix_alpha else tf.zeros([groups], bool)
-        alpha = tf.where(is_cutmix, self._cutmix_alpha, self._mixup_alpha)
+        happens, switch, u, v, *place = tf.unstack(uniforms((8, groups), key))
+        is_cutmix = switch < self._cutmix_share if self._has_cutmix else tf.zeros([groups], bool)
+        alpha = tf.where(is_cutmix, self._cutmix_alpha or 1.0, self._mixup_alpha)
         lam = symmetric_beta(u, v, alpha)
-        if self._style == "big_vision":
-            lam = tf.maximum(lam, 1.0 - lam)
-        lam = tf.where(happens < self._probability, lam, 1.0)
+        happens = happens < self._probability
+        lam = tf.where(happens, lam, 1.0)
         blended = lam[:, None, None]
-        if not self._cutmix_alpha:
+        if not self._has_cutmix:
             return lam, blended
-        center = tf.cast(tf.stack(center, axis=-1) * tf.constant(image_size, tf.float32), tf.int32)
-        box = cutmix_box(lam, center, image_size, self._box_rule)
+        if self._minmax:
+            box = minmax_box(place, image_size, self._minmax) * tf.cast(happens, tf.int32)[:, None]
+        else:
+            box = cutmix_box(lam, _center(place[:2], image_size), image_size, self._box_rule)
         kept = tf.where(is_cutmix[:, None, None], outside(box, image_size), blended)
-        if self._correct_lam:
+        if self._correct_lam or self._minmax:
             lam = tf.where(is_cutmix, outside_share(box, image_size), lam)
         return lam, kept
 
@@ -185,71 +227,40 @@ def blend(values: tf.Tensor, partner: tf.Tensor, share: tf.Tensor | float) -> tf
     return values * share + tf.gather(values, partner) * (1.0 - share)
 
 
-def cutmix_box(
-    lam: tf.Tensor, center: tf.Tensor, image_size: Sequence[int], rule: str = "old"
-) -> tf.Tensor:
-    """The box that CutMix pastes: sides of sqrt(1 - λ) of the image's, clipped at its border.
+def blend_several(values: tf.Tensor, partners: Sequence[tf.Tensor], shares: tf.Tensor) -> tf.Tensor:
+    """Mixes each of a batch with several others.
 
     Args:
-      lam: [...], the share of the image that shall stay.
-      center: int32 [..., 2], row and column, inside the image.
-      image_size: height and width.
-      rule: see `Mixing`.
+      values: [batch, ...], images or targets.
+      partners: int [batch] each, whom each is mixed with.
+      shares: [1 + len(partners)], of each itself and of its partners.
 
     Returns:
-      int32 [..., 4]: first row, row after the last, first column, column after the last.
+      float32 [batch, ...].
     """
-    size = tf.constant(image_size, tf.int32)
-    side = tf.cast(size, tf.float32) * tf.sqrt(1.0 - lam)[..., None]
-    side = tf.cast(side, tf.int32)  # [..., 2]
-    after = side // 2 if rule == "old" else (side + 1) // 2
-    low = tf.clip_by_value(center - side // 2, 0, size)
-    high = tf.clip_by_value(center + after, 0, size)
-    return tf.stack([low[..., 0], high[..., 0], low[..., 1], high[..., 1]], axis=-1)
+    values = tf.cast(values, tf.float32)
+    own, *others = tf.unstack(shares)
+    terms = [tf.gather(values, p) * share for p, share in zip(partners, others, strict=True)]
+    return tf.add_n([values * own, *terms])
 
 
-def outside(box: tf.Tensor, image_size: Sequence[int]) -> tf.Tensor:
-    """Which pixels lie outside of a box [..., 4]: float32 [..., height, width] of 0 and 1."""
-    top, bottom, left, right = (edge[..., None] for edge in tf.unstack(box, axis=-1))
-    rows, columns = tf.range(image_size[0]), tf.range(image_size[1])
-    in_rows = (rows >= top) & (rows < bottom)  # [..., height]
-    in_columns = (columns >= left) & (columns < right)  # [..., width]
-    return 1.0 - tf.cast(in_rows[..., :, None] & in_columns[..., None, :], tf.float32)
+def _center(draws: Sequence[tf.Tensor], image_size: tuple[int, int]) -> tf.Tensor:
+    """Any pixel, int32 [groups, 2], out of uniform numbers [groups] for row and column."""
+    return tf.cast(tf.stack(draws, axis=-1) * tf.constant(image_size, tf.float32), tf.int32)
 
 
-def outside_share(box: tf.Tensor, image_size: Sequence[int]) -> tf.Tensor:
-    """Share of the pixels outside of a box [..., 4]: float32 [...]."""
-    top, bottom, left, right = tf.unstack(box, axis=-1)
-    area = tf.cast((bottom - top) * (right - left), tf.float32)
-    return 1.0 - area / (image_size[0] * image_size[1])
-
-
-def uniforms(shape: Sequence[int], key: tf.Tensor) -> tf.Tensor:
-    """Random float32 of a shape, strictly between 0 and 1, that follow from int32 [2]."""
-    steps = 2**23  # so that the middle of each step is a float32
-    whole = tf.random.stateless_uniform(shape, key, 0, steps, dtype=tf.int32, alg="philox")
-    return (tf.cast(whole, tf.float32) + 0.5) / steps
-
-
-def symmetric_beta(u: tf.Tensor, v: tf.Tensor, alpha: tf.Tensor | float) -> tf.Tensor:
-    """Beta(alpha, alpha) out of two uniform numbers, without rejection, for any alpha > 0.
-
-    sqrt(2 alpha (u^(-1/alpha) - 1)) cos(2 pi v) is a Student t of 2 alpha degrees of freedom
-    (Bailey, 1994), and (1 + t / sqrt(2 alpha + t^2)) / 2 is Beta(alpha, alpha) (Devroye, 1996).
-    The two are put together so that nothing overflows where alpha is small.
-
-    Args:
-      u: float32 [...], in (0, 1).
-      v: float32 [...], in (0, 1).
-      alpha: broadcast to them.
-
-    Returns:
-      float32 [...] in [0, 1].
-    """
-    power = u ** (1.0 / alpha)
-    cosine = tf.cos(2.0 * math.pi * v)
-    tail = (1.0 - power) * tf.square(cosine)
-    return 0.5 * (1.0 + tf.sign(cosine) * tf.sqrt(tail / (power + tail)))
+def _checked_minmax(minmax: Sequence[float], cutmix_alpha: float) -> tuple[float, float]:
+    if len(minmax) != 2 or not 0.0 <= minmax[0] < minmax[1] <= 1.0:
+        raise ValueError(
+            "Mixing.cutmix_minmax must be two rising shares of the image's side in [0, 1], like "
+            f"(0.2, 0.8); given {minmax}"
+        )
+    if cutmix_alpha not in (0.0, 1.0):  # timm takes 1, whatever was given
+        raise ValueError(
+            f"Mixing.cutmix_alpha = {cutmix_alpha} would have no effect, since cutmix_minmax "
+            "draws the boxes; leave out one of them"
+        )
+    return tuple(minmax)
 
 
 def _check_choice(name: str, value: str) -> None:
