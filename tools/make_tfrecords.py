@@ -18,6 +18,12 @@ Give --source and --out_dir; the result is <out_dir>/<name>/<version>.
   Any dataset of https://www.tensorflow.org/datasets/catalog (needs the network):
     python tools/make_tfrecords.py --source=tfds:cifar10 --out_dir=data
 
+  More than one machine writes, by Apache Beam (pip install 'vit_tf[beam]'), the same bytes:
+    python tools/make_tfrecords.py --source=/mnt/photos --out_dir=/mnt/data \
+        --beam_pipeline_options=runner=FlinkRunner,flink_master=head:8081,parallelism=64
+      Each shard is one piece of work. The workers need vit_tf, and both folders mounted under the
+      same paths. Try it with runner=DirectRunner. The same flag reaches TFDS' own Beam datasets.
+
 Images must be JPEG or PNG; their bytes are stored unchanged, in a fixed pseudo-random order, so
 'train[:90%]' of a split is a fair sample. Each one is decoded before it is written: bad ones are an
 error that lists them all, or left out with --skip_bad_images. Stopped at any moment, the same
@@ -81,6 +87,12 @@ _SHARD_MEGABYTES = flags.DEFINE_integer(
 _NUM_WORKERS = flags.DEFINE_integer(
     "num_workers", None, "Threads that read and check images; one a core if not given."
 )
+_BEAM_PIPELINE_OPTIONS = flags.DEFINE_list(
+    "beam_pipeline_options",
+    None,
+    "Write with Apache Beam, not with threads: its flags, 'runner=FlinkRunner,parallelism=64'. "
+    "A flag with commas is put in double quotes.",
+)
 _SKIP_BAD_IMAGES = flags.DEFINE_bool(
     "skip_bad_images", False, "Leave out unreadable images and list them in skipped.txt."
 )
@@ -109,6 +121,7 @@ def make_dataset() -> DatasetSummary:
             _OUT_DIR.value,
             num_shards=num_shards,
             overwrite=_OVERWRITE.value,
+            beam_options=_BEAM_PIPELINE_OPTIONS.value,
         )
     if source == "digits":
         _refuse_flags(_IMAGES_ONLY, "a folder or a CSV")
@@ -134,6 +147,7 @@ def make_dataset() -> DatasetSummary:
         num_shards=_num_shards(),
         shard_bytes=_SHARD_MEGABYTES.value * 2**20,
         num_workers=_NUM_WORKERS.value,
+        beam_options=_BEAM_PIPELINE_OPTIONS.value,
         skip_bad_images=_SKIP_BAD_IMAGES.value,
         overwrite=_OVERWRITE.value,
         say=print,

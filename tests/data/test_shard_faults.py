@@ -247,6 +247,10 @@ def test_a_read_only_target_is_named(tmp_path, monkeypatch):
         ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
         ({"num_shards": {"val": 2}}, "num_shards names split 'val'; the splits are ['test', 'tr"),
         ({"num_workers": 0}, "num_workers must be at least 1, got 0"),
+        (
+            {"out_dir": "gs://bucket/data"},
+            "out_dir gs://bucket/data: shards are written to a folder, not to a URL; give a",
+        ),
         ({"shard_bytes": 0}, "shard_bytes must be at least 1, got 0"),
         (
             {"collection": ImageCollection(("a",), {"train": [ImageRecord("x", 1, b"")]})},
@@ -265,7 +269,14 @@ def test_a_read_only_target_is_named(tmp_path, monkeypatch):
 )
 def test_bad_options_are_refused(tmp_path, options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        write(tmp_path, **options)
+        write(**{"out_dir": tmp_path, **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_beam_that_is_not_installed_is_asked_for_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(ImportError, match=r"install it with pip install 'vit_tf\[beam\]'$"):
+        write(tmp_path, beam_options=["--runner=DirectRunner"])
     assert not list(tmp_path.iterdir())
 
 

@@ -105,6 +105,20 @@ def test_the_digits_need_nothing_but_the_tool(call_tool, tmp_path):
     assert builder.info.splits["train"].shard_lengths == [718, 719]
 
 
+def test_beam_writes_what_threads_write(call_tool, photos, tmp_path):
+    pytest.importorskip("apache_beam")
+    digests = []
+    for writer in ("num_workers=2", "beam_pipeline_options=runner=FnApiRunner"):
+        out_dir = tmp_path / writer
+        arguments = (f"--source={photos}", f"--out_dir={out_dir}", "--num_shards=2", f"--{writer}")
+        code, out, error = call_tool(*arguments)
+        assert code == 0, error
+        assert "  train                 8 examples, shards: 2\n" in out
+        assert "12/12" in error  # the progress bar's last state
+        digests.append((out_dir / "my_photos" / "1.0.0" / "checksums.sha256").read_text())
+    assert digests[0] == digests[1]
+
+
 def test_bad_images_end_the_tool_with_their_names(call_tool, photos, tmp_path):
     root = tmp_path / "flowers"
     (root / "daisy").mkdir(parents=True)

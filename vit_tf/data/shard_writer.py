@@ -1,21 +1,23 @@
-"""Writes one shard: reads and checks its images, encodes them, and remembers what became of it."""
+"""Writes shards: reads, checks and encodes their images and remembers what became of each."""
 
 import collections
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow as tf
-from tqdm import tqdm
 
-from vit_tf.data.disk import file_sha256, read_json, sync, write_whole
+from vit_tf.data.disk import clear_disk_errors, file_sha256, read_json, sync, write_whole
 from vit_tf.data.image_files import ImageRecord, image_problem
 from vit_tf.data.shard_plan import Shard
 
 PROGRESS_FOLDER = "progress"
+ATTEMPT_SUFFIX = ".attempt"  # of a folder in the progress folder where a shard is being written
 _CHUNK = 8  # images a worker takes at a time; twice that for each worker waits in memory
 
 
@@ -38,28 +40,53 @@ class ShardResult:
     bad_images: list[tuple[str, str]]
 
 
-def write_shard(
-    work: Path, shard: Shard, pool: ThreadPoolExecutor, num_workers: int, bar: tqdm
-) -> ShardResult:
-    """Writes one shard under a temporary name and renames it when it is whole and on disk.
+def write_with_threads(
+    work: Path, shards: Sequence[Shard], count: Callable[[int], object], num_workers: int
+) -> None:
+    """Writes shards one after another; threads read, check and encode their images.
 
-    Images that cannot be read are left out and named in the result, which is also written down
-    in `work/progress`.
+    Args:
+      work: Where the shards are to lie.
+      shards: What goes into each.
+      count: Is told how many images are done, as they are.
+      num_workers: How many threads.
+    """
+    needed = sum(shard.num_bytes for shard in shards)
+    with ThreadPoolExecutor(num_workers) as pool:
+        map_chunks = functools.partial(_ordered_map, pool, 2 * num_workers)
+        for shard in shards:
+            with clear_disk_errors(work / shard.filename, needed):
+                write_shard(work, shard, map_chunks, count)
+            needed -= shard.num_bytes
+
+
+def write_shard(
+    work: Path,
+    shard: Shard,
+    map_chunks: Callable[[Callable, Iterable], Iterable] = map,
+    count: Callable[[int], object] = lambda images: None,
+) -> ShardResult:
+    """Writes one shard in a folder of this attempt's own and moves it out when it is whole.
+
+    A second attempt at the same time, as some Beam runners make, does no harm: both give the same
+    bytes. Images that cannot be read are left out and named in the result, which is also written
+    down in `work/progress`.
 
     Args:
       work: Where the shard is to lie.
       shard: What goes into it.
-      pool: Threads that read, check and encode; this thread writes.
-      num_workers: How many threads the pool has.
-      bar: The progress bar, moved on by every image.
+      map_chunks: `map`, or one that works ahead but keeps the order.
+      count: Is told how many images are done, as they are.
     """
-    temporary = work / f"{shard.filename}.tmp"
     num_examples = num_bytes = 0
     bad_images: list[tuple[str, str]] = []
     chunks = [shard.records[i : i + _CHUNK] for i in range(0, len(shard.records), _CHUNK)]
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=f"{shard.filename}.", suffix=ATTEMPT_SUFFIX, dir=work / PROGRESS_FOLDER
+    ) as attempt:
+        temporary = Path(attempt, "shard")
         with tf.io.TFRecordWriter(os.fspath(temporary)) as writer:
-            for encoded in _ordered_map(pool, _check_and_encode, chunks, window=2 * num_workers):
+            for encoded in map_chunks(_check_and_encode, chunks):
                 for filename, example, problem in encoded:
                     if problem is not None:
                         bad_images.append((filename, problem))
@@ -67,16 +94,15 @@ def write_shard(
                     writer.write(example)
                     num_examples += 1
                     num_bytes += len(example)
-                bar.update(len(encoded))
+                count(len(encoded))
         result = ShardResult(
             num_examples, num_bytes, temporary.stat().st_size, file_sha256(temporary), bad_images
         )
         sync(temporary)
-        write_whole(_result_file(work, shard), json.dumps(dataclasses.asdict(result)))
+        note = Path(attempt, "result")
+        write_whole(note, json.dumps(dataclasses.asdict(result)))
+        note.rename(_result_file(work, shard))
         temporary.rename(work / shard.filename)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return result
 
 
@@ -98,7 +124,7 @@ def _check_and_encode(
 
 
 def _ordered_map(
-    pool: ThreadPoolExecutor, function: Callable, items: Iterable, window: int
+    pool: ThreadPoolExecutor, window: int, function: Callable, items: Iterable
 ) -> Iterator:
     """Like `pool.map`, but holds no more than `window` results that nobody has taken yet."""
     pending: collections.deque[Future] = collections.deque()

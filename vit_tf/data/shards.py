@@ -3,18 +3,20 @@
 import collections
 import contextlib
 import dataclasses
+import errno
 import fcntl
+import functools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from absl import logging
 from tqdm import tqdm
 
+from vit_tf.data.beam_shards import pipeline_options, write_with_beam
 from vit_tf.data.disk import (
     check_space,
     clear_disk_errors,
@@ -24,12 +26,21 @@ from vit_tf.data.disk import (
     write_whole,
 )
 from vit_tf.data.image_files import ImageCollection, list_some
-from vit_tf.data.shard_plan import ShardPlan, plan_shards
-from vit_tf.data.shard_writer import PROGRESS_FOLDER, ShardResult, finished_result, write_shard
+from vit_tf.data.shard_plan import Shard, ShardPlan, plan_shards
+from vit_tf.data.shard_writer import (
+    ATTEMPT_SUFFIX,
+    PROGRESS_FOLDER,
+    ShardResult,
+    finished_result,
+    write_with_threads,
+)
 
 _PLAN_FILE = "shard_plan.json"
 _SKIPPED_FILE = "skipped.txt"
 _TFDS_INFO_FILE = "dataset_info.json"
+
+# Writes shards into a folder and tells a callable how many images are done, as they are.
+_WriteShards = Callable[[Path, Sequence[Shard], Callable[[int], object]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +75,7 @@ def write_dataset(
     num_shards: int | Mapping[str, int] | None = None,
     shard_bytes: int = 128 * 2**20,
     num_workers: int | None = None,
+    beam_options: Sequence[str] | None = None,
     skip_bad_images: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -72,18 +84,21 @@ def write_dataset(
     """Writes `<out_dir>/<name>/<version>`, which `tfds.builder_from_directory` reads.
 
     Every example holds `image` (the file's own bytes), `label` and `image/filename`. The same
-    input gives the same bytes in every file, whatever the number of workers. Everything is
-    written in `<version>.incomplete` first and appears under its name by one rename; a run that
-    was killed goes on after the last whole shard.
+    input gives the same bytes in every file, whatever the number of workers, written by threads
+    or by Beam. Everything is written in `<version>.incomplete` first and appears under its name by
+    one rename; a run that was killed goes on after the last whole shard.
 
     Args:
       collection: The images.
-      out_dir: Folder for datasets, on a local disk; made if it is not there.
+      out_dir: Folder for datasets, on a disk; made if it is not there. Where Beam's workers are
+        other machines, they must have it, and the images, mounted under the same path.
       name: The dataset's name.
       version: The dataset's version.
       num_shards: Shards of every split, or by split; by size if None.
       shard_bytes: The largest shard aimed at where `num_shards` does not say.
-      num_workers: Threads that read and check images; one a core if None.
+      num_workers: Threads that read and check images; one a core if None. Not for Beam.
+      beam_options: Flags of an Apache Beam pipeline, `["--runner=FlinkRunner", ...]`, which then
+        writes the shards, each as one piece of work; None writes them here with threads.
       skip_bad_images: Leave out images that cannot be read, list them in `skipped.txt` and count
         them, instead of failing.
       overwrite: Replace a dataset of other content under the same name and version.
@@ -97,10 +112,15 @@ def write_dataset(
       ValueError: bad names or counts (see `plan_shards`), or images that cannot be read.
       FileExistsError: another dataset is there and `overwrite` is False, or another process is
         writing it.
-      OSError: the disk is full or cannot be written.
+      ImportError: `beam_options` are given and Beam is not installed.
+      OSError: the disk is full or cannot be written, or the Beam pipeline failed.
     """
-    if num_workers is not None and num_workers < 1:
-        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    if "://" in os.fspath(out_dir):
+        raise ValueError(
+            f"out_dir {out_dir}: shards are written to a folder, not to a URL; give a mounted "
+            "folder, and copy the dataset when it is whole"
+        )
+    write_shards = _shard_writer(num_workers, beam_options)
     plan = plan_shards(collection, name, version, num_shards, shard_bytes)
     final = Path(out_dir).expanduser().absolute() / name / version
     with _locked(final.parent):
@@ -108,14 +128,26 @@ def write_dataset(
             return _existing(final, plan, collection)
         work = final.with_name(f"{version}.incomplete")
         _start(work, plan, say)
-        results = _write_missing_shards(
-            work, plan, num_workers or os.cpu_count() or 1, progress, say
-        )
+        results = _write_missing_shards(work, plan, write_shards, progress, say)
         _settle_bad_images(results, plan, skip_bad_images, work, say)
         with clear_disk_errors(work):
             _write_metadata(work, plan, results, collection, version)
         _publish(work, final)
     return _summary(final, plan, results, len(collection.class_names))
+
+
+def _shard_writer(num_workers: int | None, beam_options: Sequence[str] | None) -> _WriteShards:
+    """Returns what writes the missing shards, after checking what it is given."""
+    if beam_options is not None:
+        if num_workers is not None:
+            raise ValueError(
+                f"num_workers={num_workers} is the number of threads without Beam; say in "
+                "beam_options how many workers the pipeline has"
+            )
+        return functools.partial(write_with_beam, options=pipeline_options(beam_options))
+    if num_workers is not None and num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    return functools.partial(write_with_threads, num_workers=num_workers or os.cpu_count() or 1)
 
 
 @contextlib.contextmanager
@@ -172,19 +204,23 @@ def _start(work: Path, plan: ShardPlan, say: Callable[[str], None]) -> None:
             _remove(work)
         (work / _TFDS_INFO_FILE).unlink(missing_ok=True)
         (work / PROGRESS_FOLDER).mkdir(parents=True, exist_ok=True)
+        for attempt in (work / PROGRESS_FOLDER).glob(f"*{ATTEMPT_SUFFIX}"):
+            shutil.rmtree(attempt, ignore_errors=True)
         write_whole(work / _PLAN_FILE, json.dumps({"fingerprint": plan.fingerprint}))
 
 
 def _write_missing_shards(
-    work: Path, plan: ShardPlan, num_workers: int, progress: bool, say: Callable[[str], None]
+    work: Path,
+    plan: ShardPlan,
+    write_shards: _WriteShards,
+    progress: bool,
+    say: Callable[[str], None],
 ) -> list[ShardResult]:
     """Writes what is not there yet and returns every shard's result, in the plan's order."""
-    results = {shard.filename: finished_result(work, shard) for shard in plan.shards}
-    todo = [shard for shard in plan.shards if results[shard.filename] is None]
+    todo = [shard for shard in plan.shards if finished_result(work, shard) is None]
     if len(todo) < len(plan.shards):
         say(f"{work}: keeping {len(plan.shards) - len(todo)} of {len(plan.shards)} shards")
-    needed = sum(shard.num_bytes for shard in todo)
-    check_space(work, needed)
+    check_space(work, sum(shard.num_bytes for shard in todo))
     bar = tqdm(
         total=plan.num_images,
         initial=plan.num_images - sum(len(shard.records) for shard in todo),
@@ -192,12 +228,17 @@ def _write_missing_shards(
         mininterval=0.1 if sys.stderr.isatty() else 10,  # log files want few lines
         disable=not progress,
     )
-    with bar, ThreadPoolExecutor(num_workers) as pool:
-        for shard in todo:
-            with clear_disk_errors(work / shard.filename, needed):
-                results[shard.filename] = write_shard(work, shard, pool, num_workers, bar)
-            needed -= shard.num_bytes
-    return [results[shard.filename] for shard in plan.shards]
+    with bar:
+        if todo:
+            write_shards(work, todo, bar.update)
+    results = {shard.filename: finished_result(work, shard) for shard in plan.shards}
+    if missing := [filename for filename, result in results.items() if result is None]:
+        raise OSError(
+            errno.EIO,
+            f"{work}: {len(missing)} shards are missing after the writing; run the same command "
+            f"again to write them:\n{list_some(missing)}",
+        )
+    return list(results.values())
 
 
 def _settle_bad_images(

@@ -1,14 +1,21 @@
 """Downloads and prepares a dataset of TensorFlow Datasets' own catalogue, with checksums."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
+from vit_tf.data.beam_shards import pipeline_options
 from vit_tf.data.disk import CHECKSUM_FILE, clear_disk_errors, file_sha256, write_checksums
 from vit_tf.data.shards import DatasetSummary
 
 
 def prepare_tfds(
-    name: str, out_dir: str | Path, *, num_shards: int | None = None, overwrite: bool = False
+    name: str,
+    out_dir: str | Path,
+    *,
+    num_shards: int | None = None,
+    overwrite: bool = False,
+    beam_options: Sequence[str] | None = None,
 ) -> DatasetSummary:
     """Prepares `tfds.builder(name)` under `out_dir` as TFRecord shards.
 
@@ -19,16 +26,20 @@ def prepare_tfds(
       out_dir: Folder for datasets.
       num_shards: Shards of every split; TFDS chooses if None.
       overwrite: Prepare it again if it is there.
+      beam_options: Flags of the Apache Beam pipeline by which TFDS prepares its large datasets;
+        those that it prepares without Beam have no use for them. Beam's defaults if None.
 
     Returns:
       A summary of what lies on disk.
 
     Raises:
       ValueError: TFDS has no dataset of that name.
+      ImportError: Beam is needed and not installed.
       OSError: the download failed, or the disk is full or cannot be written.
     """
     import tensorflow_datasets as tfds  # takes seconds to import
 
+    options = None if beam_options is None else pipeline_options(beam_options)
     try:
         builder = tfds.builder(name, data_dir=out_dir, file_format="tfrecord")
     except tfds.core.DatasetNotFoundError as error:
@@ -41,7 +52,9 @@ def prepare_tfds(
     mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
     if overwrite:
         mode = tfds.GenerateMode.REUSE_CACHE_IF_EXISTS
-    config = tfds.download.DownloadConfig(num_shards=num_shards, download_mode=mode)
+    config = tfds.download.DownloadConfig(
+        num_shards=num_shards, download_mode=mode, beam_options=options
+    )
     _prepare(builder, name, config)
     shards = [path for info in builder.info.splits.values() for path in map(Path, info.filepaths)]
     if not there or not (directory / CHECKSUM_FILE).exists():
