@@ -9,6 +9,7 @@ import functools
 import tensorflow as tf
 
 from vit_tf.data import (  # noqa: F401, the modules with ops register them
+    augmix,
     autoaugment,
     color_ops,
     eval_crop,
