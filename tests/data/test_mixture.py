@@ -107,7 +107,9 @@ def test_mixtures_of_mixtures_and_draws(animals, pets):
     examples = evaluated(source)
     assert len(examples["label"]) == 45
     np.testing.assert_array_equal(np.bincount(examples["label"][39:]), [0, 0, 2, 2, 0, 2])
-    assert source.part_of(3) is animals and source.part_of(40) is pets
+    assert source.part_of(3) == (animals, 3)
+    part, place = source.part_of(40)
+    assert part is pets and place == few.part_of(1)[1]
 
 
 def test_bad_records_are_named_by_their_own_source(animals, tmp_path):

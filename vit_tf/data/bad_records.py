@@ -30,23 +30,24 @@ def is_misnamed_gif(encoded: tf.Tensor, filename: tf.Tensor) -> tf.Tensor:
     return tf.logical_and(is_gif, tf.strings.regex_full_match(filename, _MISNAMED_GIF))
 
 
-def describe(source: Source, serialized: bytes, error: Exception) -> str:
+def describe(source: Source, index: int, serialized: bytes, error: Exception) -> str:
     """What is wrong with a record.
 
     Args:
       source: the source that the record came from.
+      index: the record's, in that source.
       serialized: the record.
       error: what preprocessing it raised; its words are used where nothing better is found.
     """
     if not serialized:
         return "the record is empty or missing (the file ends before it)"
     try:
-        parsed = source.parse(tf.constant(serialized))
+        parsed = source.parse(tf.constant(serialized), index)
     except tf.errors.OpError:
         return _describe_unparsed(source, serialized)
-    label, encoded = int(parsed["label"]), parsed["image"].numpy()
+    labels, encoded = parsed["label"].numpy().reshape(-1), parsed["image"].numpy()
     filename = parsed["filename"].numpy().decode(errors="replace")
-    if not 0 <= label < source.num_classes:
+    for label in labels[(labels < 0) | (labels >= source.num_classes)]:
         return f"label {label} is outside 0..{source.num_classes - 1}"
     under_name = f" ({filename})" if filename else ""
     if is_misnamed_gif(parsed["image"], parsed["filename"]):
@@ -62,10 +63,12 @@ def _describe_unparsed(source: Source, serialized: bytes) -> str:
     except message.DecodeError:
         return "not a tf.train.Example"
     found = ", ".join(f"{key} ({present[key].WhichOneof('kind')})" for key in sorted(present))
-    wanted = (
-        f"{source.features['image']} (one bytes_list), {source.features['label']} (one int64_list)"
-    )
-    return f"features do not fit: needs {wanted}, has {found or 'none'}"
+    of_label = "int64_list" if source.multi_label else "one int64_list"
+    wanted = f"{source.features['image']} (one bytes_list), {source.features['label']} ({of_label})"
+    label = present.get(source.features["label"])
+    several = label and len(label.int64_list.value) > 1 and not source.multi_label
+    hint = f"; {len(label.int64_list.value)} labels need multi_label = True" if several else ""
+    return f"features do not fit: needs {wanted}, has {found or 'none'}{hint}"
 
 
 def _describe_image(encoded: bytes) -> str | None:

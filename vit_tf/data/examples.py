@@ -7,6 +7,7 @@ from vit_tf.data.op_registry import require
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.data.skipping import SkippedRecords
 from vit_tf.data.sources import Source
+from vit_tf.data.targets import Targets
 
 Example = dict[str, tf.Tensor]
 
@@ -20,6 +21,12 @@ class ExampleMaker:
       seed: of what `preprocess` draws, together with a record's position; None draws nothing.
       skipped: where records are noted that cannot be made into an example, which then gets
         mask 0; None lets them fail.
+
+    Attributes:
+      targets: how an example's labels are given.
+
+    Raises:
+      ValueError: images or labels have no fixed shape after the preprocessing.
     """
 
     def __init__(
@@ -31,7 +38,7 @@ class ExampleMaker:
     ):
         self._source = source
         self._preprocess = preprocess
-        self._image_shape = preprocess.image_shape
+        self.targets = Targets(source, preprocess)
         self._seed = seed
         self._skipped = skipped
 
@@ -53,8 +60,8 @@ class ExampleMaker:
     def padding(self, index: tf.Tensor | int = -1) -> Example:
         """An example that counts for nothing."""
         return {
-            "image": tf.zeros(self._image_shape),
-            "label": tf.zeros([], tf.int32),
+            "image": tf.zeros(self.targets.image_shape),
+            "label": tf.zeros(self.targets.spec.shape, self.targets.spec.dtype),
             "mask": tf.zeros([]),
             "index": tf.cast(index, tf.int64),
         }
@@ -64,24 +71,24 @@ class ExampleMaker:
         try:
             self._make(position, index, serialized)
         except (tf.errors.OpError, ValueError) as error:
-            source = self._source.part_of(int(index))
-            return bad_records.describe(source, serialized.numpy(), error)
+            source, place = self._source.part_of(int(index))
+            return bad_records.describe(source, place, serialized.numpy(), error)
         return "it failed, but not when it was tried again: is the storage or memory sound?"
 
     @tf.autograph.experimental.do_not_convert
     def _make(self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor) -> Example:
         features = self._source.parse(serialized, index)
         label = features["label"]
-        outside = tf.logical_or(label < 0, label >= self._source.num_classes)
+        outside = tf.reduce_any(tf.logical_or(label < 0, label >= self._source.num_classes))
         misnamed = bad_records.is_misnamed_gif(features["image"], features["filename"])
         good = tf.logical_not(tf.logical_or(outside, misnamed))
         mask = tf.cast(require(good, "label outside the classes, or a misnamed GIF"), tf.float32)
         if self._seed is not None:
             features["seed"] = tf.stack([tf.constant(self._seed, tf.int64), position])
-        image = self._preprocess(features)["image"]
+        preprocessed = self._preprocess(features)
         return {
-            "image": tf.ensure_shape(image, self._image_shape),
-            "label": tf.cast(label, tf.int32),
+            "image": tf.ensure_shape(preprocessed["image"], self.targets.image_shape),
+            "label": self.targets(label, preprocessed.get("label", label)),
             "mask": mask,
             "index": index,
         }

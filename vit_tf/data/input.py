@@ -91,7 +91,6 @@ class Input:
                 f"Evaluation cannot use random ops ({', '.join(self.preprocess.random_ops)}): "
                 f"{self.preprocess}"
             )
-        self.image_shape = self.preprocess.image_shape
         self.seed = seed
         self._repeats = repeats
         self._shard_by = shard_by
@@ -102,16 +101,18 @@ class Input:
         skipped = self._skipped if self._skip else None
         self._streams = WorkerStreams(source, sampling, batch_size, skipped)
         self._examples = ExampleMaker(source, self.preprocess, seed if training else None, skipped)
+        self.image_shape = self._examples.targets.image_shape
 
     @property
     def num_classes(self) -> int:
-        """Labels are in `[0, num_classes)`."""
-        return self.source.num_classes
+        """Labels are in `[0, num_classes)`; so many entries have vectors of targets."""
+        return self._examples.targets.num_classes
 
     @property
     def class_names(self) -> list[str] | None:
-        """One name per class, if the source knows them."""
-        return self.source.class_names
+        """One name per class of the source, if it knows them and has no more than `num_classes`."""
+        names = self.source.class_names
+        return names if names and len(names) <= self.num_classes else None
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -150,8 +151,11 @@ class Input:
         Returns:
           A dataset of dicts: `image` float32 `[b, h, w, c]`, `label` int32 `[b]`, `mask` float32
           `[b]` (0 for padding and skipped records), `index` int64 `[b]` (the record's number in the
-          split, -1 for padding). `b` is the per-replica batch, always static: global batch /
-          replicas, a worker's replicas taking consecutive elements.
+          split, -1 for padding). Of a multi-label source, `label` is float32 `[b, num_classes]`: 1
+          for the classes that an example is labelled with, else 0; of any source it is the float
+          vector that `preprocess` makes of it, if it does (`onehot(1000)`). `b` is the per-replica
+          batch, always static: global batch / replicas, a worker's replicas taking consecutive
+          elements.
 
         Raises:
           ValueError: the workers or replicas do not divide the batch, or files do not suffice for

@@ -16,6 +16,8 @@ class MixtureSource(Source):
     any comes again (`RecordOrder`; `Input.shuffle = "global"`). Without weights it shows every
     example once an epoch, as evaluation always does.
 
+    The mixture is multi-label if one of the sources is; the others' examples have one label then.
+
     Args:
       sources: the sources.
       weights: of each source its share of the training stream, in any unit.
@@ -45,6 +47,7 @@ class MixtureSource(Source):
             features=sources[0].features,
             num_classes=1 + max(int(label_map.max()) for label_map in maps),
             class_names=class_names,
+            multi_label=any(source.multi_label for source in sources),
         )
         self.parts = list(sources)
         self.weights = None if weights is None else list(weights)
@@ -53,8 +56,8 @@ class MixtureSource(Source):
         sizes = [source.num_examples for source in sources]
         self._firsts = np.cumsum([0, *sizes[:-1]])
 
-    def part_of(self, index: int) -> Source:
-        """The source that a record comes from."""
+    def part_of(self, index: int) -> tuple[Source, int]:
+        """The source that a record comes from, and its index there."""
         part = int(np.searchsorted(self._firsts, index, side="right")) - 1
         return self.parts[part].part_of(index - int(self._firsts[part]))
 
@@ -73,7 +76,8 @@ class MixtureSource(Source):
             label, label_map = parsed["label"], self._maps[number]
             known = (label >= 0) & (label < tf.size(label_map, tf.int64))
             place = tf.clip_by_value(label, 0, tf.size(label_map, tf.int64) - 1)
-            parsed["label"] = tf.where(known, tf.gather(label_map, place), -1)
+            label = tf.where(known, tf.gather(label_map, place), -1)
+            parsed["label"] = tf.reshape(label, [-1]) if self.multi_label else label
             return parsed
 
         branches = [lambda number=number: parse_as(number) for number in range(len(self.parts))]

@@ -99,16 +99,28 @@ class Preprocess:
         Raises:
           ValueError: they depend on the image; models and batches need fixed ones.
         """
+        return tuple(self.result_specs()["image"].shape)
+
+    def result_specs(self, **features: tf.TensorSpec) -> dict[str, tf.TensorSpec]:
+        """Shapes and dtypes of what the ops make of an example.
+
+        Args:
+          **features: what it has besides `image` and `seed`.
+
+        Raises:
+          ValueError: the image's shape is not fixed.
+        """
         spec = {"image": tf.TensorSpec([], tf.string), "seed": tf.TensorSpec([2], tf.int64)}
-        traced = tf.function(self.__call__, autograph=False).get_concrete_function(spec)
-        shape = traced.structured_outputs["image"].shape
+        run = tf.function(self.__call__, autograph=False)
+        results = run.get_concrete_function(spec | features).structured_outputs
+        shape = results["image"].shape
         if not shape.is_fully_defined():
             raise ValueError(
                 f"Images after {str(self)!r} have no fixed size ({shape}). Add resize(height, "
                 "width) or resize_small(size)|central_crop(size); in training also "
                 "inception_crop(size) or random_crop(size)."
             )
-        return tuple(shape)
+        return {name: tf.TensorSpec(value.shape, value.dtype) for name, value in results.items()}
 
     def __str__(self) -> str:
         return self._canonical

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from vit_tf.data.record_order import SamplingGroups
 from vit_tf.data.record_stream import RecordStream
+from vit_tf.data.record_values import read_values
 from vit_tf.data.sources import Source
 
 CLASS_WEIGHTS = {"balanced": 0.0, "square_root": 0.5}
@@ -22,18 +23,17 @@ def read_labels(source: Source, stream: RecordStream) -> tuple[np.ndarray, np.nd
     Raises:
       tf.errors.OpError: a file is damaged.
     """
-    missing = tf.constant(-1, tf.int64)
+    indices, labels = read_values(source, stream, "label", tf.constant(-1, tf.int64))
+    return indices, np.where((labels >= 0) & (labels < source.num_classes), labels, -1)
 
-    def label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record = tf.data.Dataset.from_tensors((serialized, index))
-        parsed = record.map(lambda *parts: source.parse(*parts)["label"]).ignore_errors()
-        found = parsed.concatenate(tf.data.Dataset.from_tensors(missing)).take(1)
-        value = found.get_single_element()
-        return index, tf.where((value >= 0) & (value < source.num_classes), value, missing)
 
-    pairs = stream.in_file_order().map(label, num_parallel_calls=tf.data.AUTOTUNE)
-    indices, labels = pairs.batch(stream.num_records).get_single_element()
-    return indices.numpy(), labels.numpy()
+def require_one_label(source: Source, purpose: str) -> None:
+    """Raises ValueError for a multi-label source, whose examples are in no one class."""
+    if source.multi_label:
+        raise ValueError(
+            f"{purpose} needs examples with one label each; those of {source.name} have any "
+            "number. Take a source with one label, such as another TFDSSource.label_feature"
+        )
 
 
 def class_groups(

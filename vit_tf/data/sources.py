@@ -28,6 +28,7 @@ class Source:
       parts: the sources that this one is made of, in order; none for most.
       weights: of each part its share of the training stream, or None: as many as it has.
       scattered: whether segments are short and far apart in their files.
+      multi_label: whether an example has any number of labels, none included, instead of one.
     """
 
     parts: Sequence["Source"] = ()
@@ -42,6 +43,7 @@ class Source:
         num_classes: int,
         class_names: Sequence[str] | None = None,
         label_offset: int = 0,
+        multi_label: bool = False,
     ):
         if class_names is not None and len(class_names) != num_classes:
             raise ValueError(f"{name}: {len(class_names)} class_names for {num_classes} classes")
@@ -50,6 +52,7 @@ class Source:
         self.features = dict(features)
         self.num_classes = num_classes
         self.class_names = list(class_names) if class_names is not None else None
+        self.multi_label = multi_label
         self._label_offset = label_offset
         if not self.segments:
             raise ValueError(f"{name} holds no records. {WRITE_HINT}")
@@ -65,10 +68,9 @@ class Source:
         counts = [segment.num_records for segment in self.segments]
         return list(itertools.accumulate(counts[:-1], initial=0))
 
-    def part_of(self, index: int) -> "Source":
-        """The source that a record comes from, where a source is made of others; else itself."""
-        del index
-        return self
+    def part_of(self, index: int) -> tuple["Source", int]:
+        """The source that a record comes from, if of others than itself, and its index there."""
+        return self, index
 
     def parse(
         self, serialized: tf.Tensor, index: tf.Tensor | int | None = None
@@ -80,13 +82,16 @@ class Source:
           index: its global index, which sources that are made of others need.
 
         Returns:
-          `image`: encoded bytes, scalar string. `label`: scalar int64, counted from 0. `filename`:
-          scalar string, empty where the record has none.
+          `image`: encoded bytes, scalar string. `label`: int64, counted from 0: a scalar, or
+          `[labels]` of a multi-label source, where a record without the feature has none.
+          `filename`: scalar string, empty where the record has none.
         """
         del index
+        one_label = tf.io.FixedLenFeature([], tf.int64)
+        labels = tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
         spec = {
             self.features["image"]: tf.io.FixedLenFeature([], tf.string),
-            self.features["label"]: tf.io.FixedLenFeature([], tf.int64),
+            self.features["label"]: labels if self.multi_label else one_label,
         }
         if "filename" in self.features:
             spec[self.features["filename"]] = tf.io.FixedLenFeature([], tf.string, "")

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vit_tf.data import tfrecord
 from vit_tf.data.record_stream import RecordStream
-from vit_tf.data.sampling_groups import read_labels
+from vit_tf.data.sampling_groups import read_labels, require_one_label
 from vit_tf.data.sources import Source
 
 
@@ -37,12 +37,13 @@ class Subset(Source):
             features=source.features,
             num_classes=source.num_classes,
             class_names=source.class_names,
+            multi_label=source.multi_label,
         )
         self._source = source
         self._indices = tf.constant(indices)
 
-    def part_of(self, index: int) -> Source:
-        """The source that a record comes from."""
+    def part_of(self, index: int) -> tuple[Source, int]:
+        """The source that a record comes from, and its index there."""
         return self._source.part_of(int(self._indices[index]))
 
     def parse(
@@ -68,12 +69,14 @@ class FewShotSource(Subset):
       seed: of the draw.
 
     Raises:
-      ValueError: a class has fewer examples, or a record no label.
+      ValueError: a class has fewer examples, a record no label, or the source several labels an
+        example.
     """
 
     def __init__(self, source: Source, per_class: int, seed: int = 0):
         if per_class < 1:
             raise ValueError(f"per_class must be at least 1, got {per_class}")
+        require_one_label(source, "FewShotSource.per_class")
         labels = _labels(source)
         counts = np.bincount(labels, minlength=source.num_classes)
         names = source.class_names or range(source.num_classes)

@@ -40,13 +40,16 @@ class Survey:
 
     Attributes:
       num_records: records that the source declares.
-      class_counts: readable examples by label, int64 `[num_classes]`.
+      class_counts: readable examples by label, int64 `[num_classes]`; one with several labels
+        counts for each.
+      num_unlabelled: readable examples without a label, as a multi-label source may have.
       sizes: height and width of every readable image, int32 `[examples, 2]`.
       bad: the records that give no example.
     """
 
     num_records: int
     class_counts: np.ndarray
+    num_unlabelled: int
     sizes: np.ndarray
     bad: list[BadRecord]
 
@@ -83,12 +86,16 @@ def survey(
                                 BadRecord(good.path, record.number, record.byte_offset, found)
                             )
                         else:
-                            labels.append(found[0])
-                            sizes.append(found[1:])
+                            sizes.append(found[:2])
+                            labels.append(found[2:])
                     progress(len(piece))
     return Survey(
         num_records=source.num_examples,
-        class_counts=np.bincount(np.array(labels, np.int64), minlength=source.num_classes),
+        class_counts=np.bincount(
+            np.array([label for each in labels for label in set(each)], np.int64),
+            minlength=source.num_classes,
+        ),
+        num_unlabelled=labels.count(()),
         sizes=np.array(sizes, np.int32).reshape(-1, 2),
         bad=sorted(bad, key=lambda record: (record.path, record.record)),
     )
@@ -164,25 +171,25 @@ def _pieces(segment: tfrecord.Segment) -> Iterator[list[_Record]]:
         yield piece
 
 
-def _examiner(source: Source) -> Callable[[int, bytes], tuple[int, int, int] | str]:
-    """A function of a record and its index that gives (label, height, width), or what is wrong."""
+def _examiner(source: Source) -> Callable[[int, bytes], tuple[int, ...] | str]:
+    """A function of a record and its index: height, width and labels, or what is wrong."""
 
     @tf.function(
         autograph=False, input_signature=[tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.string)]
     )
     def read(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
         features = source.parse(serialized, index)
-        label = features["label"]
-        fits = (label >= 0) & (label < source.num_classes)
+        label = tf.reshape(features["label"], [-1])
+        fits = tf.reduce_all((label >= 0) & (label < source.num_classes))
         misnamed = bad_records.is_misnamed_gif(features["image"], features["filename"])
         one = tf.cast(require(fits & ~misnamed, "label outside, or a misnamed GIF"), tf.int64)
-        size = tf.shape(decode_image(features["image"]), tf.int64)
-        return tf.stack([label * one, size[0], size[1]])
+        size = tf.shape(decode_image(features["image"]), tf.int64)[:2]
+        return tf.concat([size, label * one], axis=0)
 
-    def examine(index: int, serialized: bytes) -> tuple[int, int, int] | str:
+    def examine(index: int, serialized: bytes) -> tuple[int, ...] | str:
         try:
             return tuple(read(tf.constant(index, tf.int64), serialized).numpy().tolist())
         except tf.errors.OpError as error:
-            return bad_records.describe(source.part_of(index), serialized, error)
+            return bad_records.describe(*source.part_of(index), serialized, error)
 
     return examine

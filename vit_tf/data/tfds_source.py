@@ -10,6 +10,8 @@ import tensorflow_datasets as tfds
 from vit_tf.data import tfrecord
 from vit_tf.data.sources import WRITE_HINT, Source, content_of
 
+_FILE_NAMES = ("file_name", "filename")  # the former is what TFDS's own ImageNet has
+
 
 class TFDSSource(Source):
     """A split of any TFDS dataset that is already on disk as TFRecords. Nothing is ever downloaded.
@@ -21,12 +23,14 @@ class TFDSSource(Source):
       name: `dataset`, `dataset/config` inside `data_dir`.
       version: e.g. `3.0.2`; the highest one by default.
       image_feature: the image's name; by default the only feature of type `Image`.
-      label_feature: the label's name; by default the only feature of type `ClassLabel`.
+      label_feature: the label's name; by default the only feature of type `ClassLabel` or
+        `Sequence(ClassLabel)`. With the latter, such as `real_label` of `imagenet2012_real`, the
+        source is multi-label.
 
     Raises:
       FileNotFoundError: no such directory or dataset, or shard files are missing.
       ValueError: unknown split, another file format than TFRecord, or the image or label feature
-        cannot be found.
+        cannot be found or is of another type.
     """
 
     def __init__(
@@ -46,19 +50,19 @@ class TFDSSource(Source):
                 "Convert it with `python -m tensorflow_datasets.scripts.convert_format`."
             )
         image = image_feature or _only_feature(builder.info, tfds.features.Image, "image_feature")
-        label = label_feature or _only_feature(
-            builder.info, tfds.features.ClassLabel, "label_feature"
-        )
+        label, class_label = _label_feature(builder.info, label_feature)
         names = {"image": image, "label": label}
-        if f"{image}/filename" in builder.info.features:
-            names["filename"] = f"{image}/filename"
-        class_label = builder.info.features[label]
+        file_names = (f"{image}/filename", *_FILE_NAMES)
+        present = [name for name in file_names if name in builder.info.features]
+        if present:
+            names["filename"] = present[0]
         super().__init__(
             name=f"{builder.info.full_name} {split}",
             segments=_split_segments(builder.info, folder, split),
             features=names,
             num_classes=class_label.num_classes,
             class_names=class_label.names,
+            multi_label=class_label is not builder.info.features[label],
         )
 
 
@@ -102,6 +106,38 @@ def _only_feature(info: tfds.core.DatasetInfo, kind: type, parameter: str) -> st
             f"{sorted(info.features)}; name the one to use with {parameter}."
         )
     return found[0]
+
+
+def _label_feature(
+    info: tfds.core.DatasetInfo, name: str | None
+) -> tuple[str, tfds.features.ClassLabel]:
+    """The label's name and what it, or each of several, is: the named one, or the only one."""
+    labels = {key: _class_label(feature) for key, feature in info.features.items()}
+    labels = {key: class_label for key, class_label in labels.items() if class_label}
+    if name is None and len(labels) == 1:
+        return next(iter(labels.items()))
+    if name in labels:
+        return name, labels[name]
+    kinds = [
+        f"{key} ({'one label' if labels[key] is info.features[key] else 'several labels'})"
+        for key in labels
+    ]
+    have = f"{info.full_name} has {len(labels)} label features: {', '.join(kinds) or 'none'}"
+    if name is None:
+        raise ValueError(
+            f"{have}, among {sorted(info.features)}; name the one to use with label_feature."
+        )
+    close = difflib.get_close_matches(name, labels, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    given = f"{name!r} is a {type(info.features[name]).__name__}" if name in info.features else ""
+    raise ValueError(f"{have}; label_feature = {given or f'{name!r} is no feature'}.{hint}")
+
+
+def _class_label(feature: tfds.features.FeatureConnector) -> tfds.features.ClassLabel | None:
+    """The `ClassLabel` that a feature is, or that it is a sequence of."""
+    if isinstance(feature, tfds.features.Sequence):
+        feature = feature.feature
+    return feature if isinstance(feature, tfds.features.ClassLabel) else None
 
 
 def _split_segments(info: tfds.core.DatasetInfo, folder: str, split: str) -> list[tfrecord.Segment]:

@@ -29,6 +29,7 @@ class TFRecordSource(Source):
       num_examples: how many records the files must hold together; what is there is counted either
         way.
       split: slices of all records, such as `[:98%]` or `[:10%]+[20%:]`; see `slice_segments`.
+      multi_label: whether the label is a list of any length, which may be empty or missing.
 
     Raises:
       FileNotFoundError: no file matches.
@@ -45,6 +46,7 @@ class TFRecordSource(Source):
         label_offset: int = 0,
         num_examples: int | None = None,
         split: str | None = None,
+        multi_label: bool = False,
     ):
         features = dict(features or {"image": "image/encoded", "label": "image/class/label"})
         paths = _matching_files(os.path.expanduser(str(pattern)))
@@ -65,8 +67,9 @@ class TFRecordSource(Source):
             num_classes=num_classes,
             class_names=class_names,
             label_offset=label_offset,
+            multi_label=multi_label,
         )
-        _check_features(self.segments[0], features)
+        _check_features(self.segments[0], features, multi_label)
 
 
 def _matching_files(pattern: str) -> list[str]:
@@ -90,24 +93,33 @@ def _whole_files(paths: Sequence[str]) -> list[tfrecord.Segment]:
     return [tfrecord.Segment(p, 0, count) for p, count in zip(paths, counts, strict=True)]
 
 
-def _check_features(segment: tfrecord.Segment, declared: Mapping[str, str]) -> None:
-    """Fails early and clearly when the feature map does not fit the first readable record."""
+def _check_features(
+    segment: tfrecord.Segment, declared: Mapping[str, str], multi_label: bool
+) -> None:
+    """Fails early and clearly when the feature map does not fit the first readable record.
+
+    Labels that may be missing must be in one of the first few.
+    """
     if not {"image", "label"} <= set(declared) <= {"image", "label", "filename"}:
         raise ValueError(
             f"TFRecordSource.features needs image and label, and may have filename: {declared}"
         )
-    location, example = _first_example(segment)
-    present = example.features.feature
-    for role in ("image", "label"):
-        if declared[role] not in present:
+    location, examples = _first_examples(segment)
+    present = examples[0].features.feature
+    looked_at = {"image": examples[:1], "label": examples if multi_label else examples[:1]}
+    for role, those in looked_at.items():
+        if not any(declared[role] in example.features.feature for example in those):
             raise ValueError(
                 f"{location} has no feature {declared[role]!r} (declared as the {role}); "
                 f"it has {', '.join(sorted(present))}. Set TFRecordSource.features."
             )
 
 
-def _first_example(segment: tfrecord.Segment) -> tuple[str, tf.train.Example]:
-    """The first readable example and where it lies; nothing readable at all is an error."""
+def _first_examples(segment: tfrecord.Segment) -> tuple[str, list[tf.train.Example]]:
+    """The first readable examples, eight at most, and where the first lies.
+
+    Nothing readable at all is an error.
+    """
     result = tfrecord.scan(dataclasses.replace(segment, num_records=min(segment.num_records, 8)))
     if not result.good:
         first = result.corrupt[0]
@@ -117,9 +129,15 @@ def _first_example(segment: tfrecord.Segment) -> tuple[str, tf.train.Example]:
         )
     readable = result.good[0]
     location = f"{segment.path} record {readable.first_record}"
-    first = tfrecord.read_segment(segment.path, 1, byte_offset=readable.byte_offset)
-    record = first.get_single_element()
-    try:
-        return location, tf.train.Example.FromString(record.numpy())
-    except message.DecodeError as error:
-        raise ValueError(f"{location} is not a serialized tf.train.Example: {error}") from error
+    records = tfrecord.read_segment(
+        segment.path, readable.num_records, byte_offset=readable.byte_offset
+    )
+    examples = []
+    for record in records:
+        try:
+            examples.append(tf.train.Example.FromString(record.numpy()))
+        except message.DecodeError as error:
+            if not examples:
+                reason = f"is not a serialized tf.train.Example: {error}"
+                raise ValueError(f"{location} {reason}") from error
+    return location, examples

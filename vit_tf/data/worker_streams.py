@@ -9,7 +9,13 @@ from vit_tf.data.dealing import Dealing
 from vit_tf.data.indexed_stream import IndexedStream
 from vit_tf.data.record_order import RecordOrder
 from vit_tf.data.record_stream import RecordStream
-from vit_tf.data.sampling_groups import SamplingGroups, class_groups, part_groups, read_labels
+from vit_tf.data.sampling_groups import (
+    SamplingGroups,
+    class_groups,
+    part_groups,
+    read_labels,
+    require_one_label,
+)
 from vit_tf.data.skipping import SkippedRecords, readable_segments
 from vit_tf.data.sources import Source
 
@@ -87,6 +93,8 @@ class Sampling:
         ]
         if not self.training:
             return
+        if self.class_weights is not None:
+            require_one_label(source, "class_weights")
         if len(weighted) > 1:
             raise ValueError(f"{' and '.join(weighted)} cannot both say what is shown how often")
         if weighted and self.shuffle != "global":
