@@ -187,6 +187,15 @@ def test_an_unknown_runner_is_refused_before_anything_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_refused_value_is_named(tmp_path):
+    message = (
+        "Beam does not accept runner=DirectRunner direct_num_workers=x: argument "
+        "--direct_num_workers: invalid int value: 'x'"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        write(tmp_path, beam_options=["runner=DirectRunner", "direct_num_workers=x"])
+
+
 def test_threads_and_beam_together_are_refused(tmp_path):
     message = "num_workers=2 is the number of threads without Beam; say in beam_options how many"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):

@@ -116,6 +116,33 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(tiny, tmp_path, monkeypa
     assert tree_digest(directory) == tree_digest(tiny)
 
 
+def test_what_a_killed_attempt_left_goes_first(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        stop_after(patch, 40)
+        write(tmp_path, num_workers=1)
+    (progress,) = tmp_path.rglob(shard_writer.PROGRESS_FOLDER)
+    (left := progress / f"x{shard_writer.ATTEMPT_SUFFIX}").mkdir()
+    there = []
+    write(tmp_path, say=lambda text: there.append(left.exists()))
+    assert there == [False]
+
+
+def test_two_attempts_at_one_shard_do_not_meet(tiny, tmp_path):
+    shard = plan_shards(make_collection(), "tiny", num_shards=5).shards[0]
+    (tmp_path / shard_writer.PROGRESS_FOLDER).mkdir()
+    results = []
+
+    def map_after_another_attempt(function, chunks):
+        first, *rest = map(function, chunks)
+        yield first
+        results.append(shard_writer.write_shard(tmp_path, shard))
+        yield from rest
+
+    results.append(shard_writer.write_shard(tmp_path, shard, map_after_another_attempt))
+    assert results[0] == results[1] == shard_writer.finished_result(tmp_path, shard)
+    assert tree_digest(tmp_path)[shard.filename] == tree_digest(tiny)[shard.filename]
+
+
 def test_a_stopped_run_with_other_images_starts_over(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Stop):
         stop_after(patch, 40)

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import errno
+import io
 import json
 import logging
 import os
@@ -32,7 +33,8 @@ def pipeline_options(flags: Sequence[str]) -> "PipelineOptions":
 
     Raises:
       ImportError: Beam is not installed.
-      ValueError: Beam has no such runner.
+      ValueError: Beam has no such runner, or refuses a value. Names that it does not know are left
+        to the runner, which may know them; Beam warns of them.
     """
     try:
         import apache_beam as beam
@@ -42,6 +44,13 @@ def pipeline_options(flags: Sequence[str]) -> "PipelineOptions":
             f"Apache Beam cannot be imported ({error}); install it with pip install 'vit_tf[beam]'"
         ) from error
     options = PipelineOptions([flag if flag[:1] == "-" else f"--{flag}" for flag in flags])
+    usage = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(usage):
+            options.get_all_options()
+    except SystemExit:  # argparse's way, after pages about every option
+        complaint = usage.getvalue().splitlines()[-1].partition("error: ")[2]
+        raise ValueError(f"Beam does not accept {' '.join(flags)}: {complaint}") from None
     beam.Pipeline(options=options)  # an unknown runner is refused here, not after the planning
     return options
 
