@@ -1,4 +1,4 @@
-"""Turns images into sharded TFRecords that training reads, in TensorFlow Datasets' own layout.
+r"""Turns images into sharded TFRecords that training reads, in TensorFlow Datasets' own layout.
 
 Give --source and --out_dir; the result is <out_dir>/<name>/<version>.
 

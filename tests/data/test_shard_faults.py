@@ -21,7 +21,7 @@ from tiny_shards import (
     write,
 )
 
-from vit_tf.data import shard_writer, shards
+from vit_tf.data import dataset_folder, shard_writer
 from vit_tf.data.image_files import ImageCollection, ImageRecord
 from vit_tf.data.shard_plan import plan_shards
 from vit_tf.data.shard_writer import encode_example
@@ -67,7 +67,7 @@ def test_a_damaged_dataset_is_not_called_complete(tmp_path):
     assert write(tmp_path).already_complete
 
 
-@pytest.mark.parametrize("moment", ["_tidy", "sync"])
+@pytest.mark.parametrize("moment", ["tidy", "sync"])
 def test_a_replacement_stopped_while_it_is_published_is_finished(tmp_path, monkeypatch, moment):
     def stop(path):
         if path.name in ("1.0.0", "tiny"):  # after both renames
@@ -76,7 +76,7 @@ def test_a_replacement_stopped_while_it_is_published_is_finished(tmp_path, monke
     write(tmp_path)
     other = make_collection(i7=png(200))
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(shards, moment, stop)
+        patch.setattr(dataset_folder, moment, stop)
         write(tmp_path, other, overwrite=True)
     directory = write(tmp_path, other).directory
     assert [path.name for path in directory.parent.iterdir()] == ["1.0.0"]
@@ -87,7 +87,7 @@ def test_a_replacement_stopped_while_it_is_published_is_finished(tmp_path, monke
 def test_two_writers_do_not_meet(tmp_path):
     message = f"another process is writing in {tmp_path / 'tiny'}; wait for it to finish"
     with (
-        shards._locked(tmp_path / "tiny"),
+        dataset_folder.locked(tmp_path / "tiny"),
         pytest.raises(FileExistsError, match=f"^{re.escape(message)}$"),
     ):
         write(tmp_path)

@@ -1,27 +1,25 @@
 """Writes labelled images as sharded TFRecords in the on-disk layout of TensorFlow Datasets."""
 
 import collections
-import contextlib
 import dataclasses
 import errno
-import fcntl
 import functools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from absl import logging
 from tqdm import tqdm
 
 from vit_tf.data.beam_shards import pipeline_options, write_with_beam
+from vit_tf.data.dataset_folder import TFDS_INFO_FILE, locked, publish, remove, tidy
 from vit_tf.data.disk import (
     check_space,
     clear_disk_errors,
     read_json,
-    sync,
     write_checksums,
     write_whole,
 )
@@ -37,7 +35,6 @@ from vit_tf.data.shard_writer import (
 
 _PLAN_FILE = "shard_plan.json"
 _SKIPPED_FILE = "skipped.txt"
-_TFDS_INFO_FILE = "dataset_info.json"
 
 # Writes shards into a folder and tells a callable how many images are done, as they are.
 _WriteShards = Callable[[Path, Sequence[Shard], Callable[[int], object]], None]
@@ -123,7 +120,7 @@ def write_dataset(
     write_shards = _shard_writer(num_workers, beam_options)
     plan = plan_shards(collection, name, version, num_shards, shard_bytes)
     final = Path(out_dir).expanduser().absolute() / name / version
-    with _locked(final.parent):
+    with locked(final.parent):
         if final.exists() and not overwrite:
             return _existing(final, plan, collection)
         work = final.with_name(f"{version}.incomplete")
@@ -132,7 +129,7 @@ def write_dataset(
         _settle_bad_images(results, plan, skip_bad_images, work, say)
         with clear_disk_errors(work):
             _write_metadata(work, plan, results, collection, version)
-        _publish(work, final)
+        publish(work, final)
     return _summary(final, plan, results, len(collection.class_names))
 
 
@@ -148,24 +145,6 @@ def _shard_writer(num_workers: int | None, beam_options: Sequence[str] | None) -
     if num_workers is not None and num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
     return functools.partial(write_with_threads, num_workers=num_workers or os.cpu_count() or 1)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keeps a second writer out; the lock goes with the process, however that ends."""
-    with clear_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"another process is writing in {folder}; wait for it to finish"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _existing(final: Path, plan: ShardPlan, collection: ImageCollection) -> DatasetSummary:
@@ -186,7 +165,7 @@ def _existing(final: Path, plan: ShardPlan, collection: ImageCollection) -> Data
             raise FileExistsError(
                 f"{path} is missing or cut short; give --overwrite to write the dataset again"
             )
-    _tidy(final)
+    tidy(final)
     summary = _summary(final, plan, results, len(collection.class_names))
     return dataclasses.replace(
         summary,
@@ -201,8 +180,8 @@ def _start(work: Path, plan: ShardPlan, say: Callable[[str], None]) -> None:
         stored = read_json(work / _PLAN_FILE)
         if work.exists() and (stored is None or stored["fingerprint"] != plan.fingerprint):
             say(f"{work}: the images or options changed since it was begun; starting over")
-            _remove(work)
-        (work / _TFDS_INFO_FILE).unlink(missing_ok=True)
+            remove(work)
+        (work / TFDS_INFO_FILE).unlink(missing_ok=True)
         (work / PROGRESS_FOLDER).mkdir(parents=True, exist_ok=True)
         for attempt in (work / PROGRESS_FOLDER).glob(f"*{ATTEMPT_SUFFIX}"):
             shutil.rmtree(attempt, ignore_errors=True)
@@ -309,32 +288,6 @@ def _write_metadata(
     )
 
 
-def _publish(work: Path, final: Path) -> None:
-    """Gives the whole dataset its name; a dataset that is there already makes room."""
-    replaced = _replaced(final)
-    with clear_disk_errors(final):
-        for path in work.iterdir():
-            sync(path)
-        sync(work)
-        if final.exists():
-            _remove(replaced)
-            final.rename(replaced)
-        work.rename(final)
-        sync(final.parent)
-        _tidy(final)
-
-
-def _tidy(final: Path) -> None:
-    """Removes what only the writing needed; done again should a run have ended before it."""
-    _remove(_replaced(final))
-    shutil.rmtree(final / PROGRESS_FOLDER, ignore_errors=True)
-
-
-def _replaced(final: Path) -> Path:
-    """Where the dataset that makes room for a new one waits for its removal."""
-    return final.with_name(f"{final.name}.replaced")
-
-
 def _summary(
     final: Path, plan: ShardPlan, results: list[ShardResult], num_classes: int
 ) -> DatasetSummary:
@@ -349,10 +302,3 @@ def _summary(
         num_bytes=sum(result.file_bytes for result in results),
         num_skipped=sum(len(result.bad_images) for result in results),
     )
-
-
-def _remove(folder: Path) -> None:
-    """Removes a dataset; first what makes readers take it for whole, should this be cut short."""
-    if folder.exists():
-        (folder / _TFDS_INFO_FILE).unlink(missing_ok=True)
-        shutil.rmtree(folder)
