@@ -1,5 +1,8 @@
 """Colour jitter, 3-Augment, random erasing, and ops on labels."""
 
+import functools
+
+import draws
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,17 +15,7 @@ from vit_tf.data import Preprocess, image_ops
 from vit_tf.data.op_registry import get_op
 
 IMAGE = tiny_records.pixels(0, 16, 20)
-
-
-def run_many(op: str, *args, image=IMAGE, seeds: int = 200, **kwargs) -> list[np.ndarray]:
-    function = get_op(op).make(*args, **kwargs)
-
-    @tf.function(autograph=False)
-    def run(seed):
-        return function({"image": tf.constant(image), "seed": seed})["image"]
-
-    dataset = tf.data.Dataset.range(seeds).map(lambda i: run(tf.stack([5, i])))
-    return list(dataset.as_numpy_iterator())
+run_many = functools.partial(draws.run_many, image=IMAGE)
 
 
 # Colour
@@ -143,22 +136,6 @@ def test_random_erasing_belongs_after_standardize():
         _ = Preprocess("decode|random_erasing").image_shape
     with pytest.raises(ValueError, match="mode must be one of .*'pixel'.* got 'noise'"):
         Preprocess("decode|random_erasing(mode='noise')")
-
-
-@settings(max_examples=15, deadline=None)
-@given(size=st.tuples(st.integers(1, 12), st.integers(1, 12)), seed=st.integers(0, 2**40))
-def test_random_ops_keep_the_shape_and_repeat_their_bytes(size, seed):
-    pixels = tiny_records.pixels(0, *size)
-    for op, image in [
-        ("color_jitter", pixels),
-        ("three_augment", pixels),
-        ("random_erasing", pixels.astype(np.float32)),
-    ]:
-        function = get_op(op).make()
-        features = {"image": tf.constant(image), "seed": tf.constant([1, seed], tf.int64)}
-        once, again = function(features)["image"].numpy(), function(features)["image"].numpy()
-        assert once.shape == image.shape and once.dtype == image.dtype
-        np.testing.assert_array_equal(once, again)
 
 
 # Labels
