@@ -23,6 +23,7 @@ _WHERE = {
     "Mixing": "vit_tf.data",
     "MixtureSource": "vit_tf.data",
     "Optimization": "vit_tf.training",
+    "RelabelledSource": "vit_tf.data",
     "RunConfig": "vit_tf.training",
     "TFDSSource": "vit_tf.data",
     "TFRecordSource": "vit_tf.data",

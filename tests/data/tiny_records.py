@@ -1,7 +1,7 @@
 """Tiny datasets in both layouts, written with TensorFlow and TFDS alone."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -31,14 +31,15 @@ def jpeg(number: int, height: int = 24, width: int = 32) -> bytes:
     return tf.io.encode_jpeg(pixels(number, height, width)).numpy()
 
 
-def foreign_example(encoded: bytes, label: int, filename: str = "") -> bytes:
-    """A record as the common ImageNet shards have it."""
+def foreign_example(encoded: bytes, label: int | Sequence[int], filename: str = "") -> bytes:
+    """A record as the common ImageNet shards have it; with any number of labels if it is a list."""
     values = {"image/encoded": encoded, "image/filename": filename.encode()}
     features = {
         key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
         for key, value in values.items()
     }
-    features["image/class/label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    labels = tf.train.Int64List(value=np.atleast_1d(label).astype(int))
+    features["image/class/label"] = tf.train.Feature(int64_list=labels)
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
@@ -60,15 +61,55 @@ def write_foreign(folder: os.PathLike, shard_sizes: Sequence[int], num_classes: 
     return f"{folder}/train-*"
 
 
+CLASSES = ["ant", "bee", "cat", "dog", "elk"]
+
+
 def write_tfds(folder: os.PathLike, splits: dict[str, Sequence[int]]) -> str:
     """A TFDS dataset of numbered images with the given shard sizes a split; returns its folder."""
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=["ant", "bee", "cat", "dog", "elk"]),
-            "image/filename": tfds.features.Text(),
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=CLASSES),
+        "image/filename": tfds.features.Text(),
+    }
+
+    def example(i: int) -> dict:
+        return {"image": pixels(i), "label": i % 5, "image/filename": f"{i}.png"}
+
+    return _write_tfds(folder, splits, features, example)
+
+
+def real_labels(number: int) -> list[int]:
+    """Labels of an image of `write_real`: a class and its neighbour, one class, or none."""
+    return [[number % 5, (number + 1) % 5], [number % 5], []][number % 3]
+
+
+def write_real(folder: os.PathLike, splits: dict[str, Sequence[int]]) -> str:
+    """Like `write_tfds`, with the features of TFDS's `imagenet2012_real`."""
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+        "original_label": tfds.features.ClassLabel(names=CLASSES),
+        "real_label": tfds.features.Sequence(tfds.features.ClassLabel(names=CLASSES)),
+        "file_name": tfds.features.Text(),
+    }
+
+    def example(i: int) -> dict:
+        return {
+            "image": pixels(i),
+            "original_label": i % 5,
+            "real_label": real_labels(i),
+            "file_name": f"ILSVRC2012_val_{i + 1:08d}.JPEG",
         }
-    )
+
+    return _write_tfds(folder, splits, features, example)
+
+
+def _write_tfds(
+    folder: os.PathLike,
+    splits: dict[str, Sequence[int]],
+    features: dict[str, tfds.features.FeatureConnector],
+    example: Callable[[int], dict],
+) -> str:
+    features = tfds.features.FeaturesDict(features)
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name="tiny", filetype_suffix="tfrecord"
     )
@@ -77,11 +118,8 @@ def write_tfds(folder: os.PathLike, splits: dict[str, Sequence[int]]) -> str:
         first = 0
         for shard, size in enumerate(shard_sizes):
             name = f"tiny-{split}.tfrecord-{shard:05d}-of-{len(shard_sizes):05d}"
-            examples = [
-                {"image": pixels(i), "label": i % 5, "image/filename": f"{i}.png"}
-                for i in range(first, first + size)
-            ]
-            records = [features.serialize_example(example) for example in examples]
+            numbers = range(first, first + size)
+            records = [features.serialize_example(example(number)) for number in numbers]
             write_records(f"{folder}/{name}", records)
             first += size
         info = tfds.core.SplitInfo(

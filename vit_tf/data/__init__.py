@@ -5,6 +5,7 @@ from vit_tf.data.mixing import Mixing
 from vit_tf.data.mixture import MixtureSource
 from vit_tf.data.op_registry import register_op
 from vit_tf.data.preprocess import Preprocess
+from vit_tf.data.relabelled import RelabelledSource
 from vit_tf.data.sources import Source
 from vit_tf.data.subsets import FewShotSource
 from vit_tf.data.tfds_source import TFDSSource
@@ -16,6 +17,7 @@ __all__ = [
     "Mixing",
     "MixtureSource",
     "Preprocess",
+    "RelabelledSource",
     "Source",
     "TFDSSource",
     "TFRecordSource",

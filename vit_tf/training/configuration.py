@@ -28,6 +28,7 @@ _CONFIGURABLE: dict[str, Callable] = {
     "Mixing": data.Mixing,
     "MixtureSource": data.MixtureSource,
     "Optimization": Optimization,
+    "RelabelledSource": data.RelabelledSource,
     "RunConfig": RunConfig,
     "SGD": keras.optimizers.SGD,
     "TFDSSource": data.TFDSSource,
