@@ -42,7 +42,10 @@ _SPLIT = flags.DEFINE_string("split", "train", "split expression, for a folder")
 _PREPROCESS = flags.DEFINE_string("preprocess", "decode|resize(224)", "ops, for --source")
 _NUM_CLASSES = flags.DEFINE_integer("num_classes", None, "for a pattern: how many classes")
 _IMAGE_FEATURE = flags.DEFINE_string("image_feature", "image/encoded", "for a pattern")
-_LABEL_FEATURE = flags.DEFINE_string("label_feature", "image/class/label", "for a pattern")
+_LABEL_FEATURE = flags.DEFINE_string(
+    "label_feature", None, "default: the only one of a folder, image/class/label for a pattern"
+)
+_MULTI_LABEL = flags.DEFINE_bool("multi_label", False, "for a pattern: any number of labels each")
 _LABEL_OFFSET = flags.DEFINE_integer("label_offset", 0, "for a pattern: the first label")
 _CLASS_NAMES = flags.DEFINE_string("class_names", None, "for a pattern: file of names, one a line")
 _OUT = flags.DEFINE_string("out", None, "folder for pictures and summary.json", required=True)
@@ -67,12 +70,16 @@ def make_input():
         source = TFRecordSource(
             _SOURCE.value,
             _NUM_CLASSES.value,
-            features={"image": _IMAGE_FEATURE.value, "label": _LABEL_FEATURE.value},
+            features={
+                "image": _IMAGE_FEATURE.value,
+                "label": _LABEL_FEATURE.value or "image/class/label",
+            },
             class_names=_CLASS_NAMES.value,
             label_offset=_LABEL_OFFSET.value,
+            multi_label=_MULTI_LABEL.value,
         )
     else:
-        source = TFDSSource(_SOURCE.value, _SPLIT.value)
+        source = TFDSSource(_SOURCE.value, _SPLIT.value, label_feature=_LABEL_FEATURE.value)
     batch_size = min(64, source.num_examples)
     return Input(source, _PREPROCESS.value, batch_size, training=True, on_bad_record="skip")
 
@@ -98,7 +105,7 @@ def inspect(out: Path) -> dict:
 
     data = make_input()
     source = data.source
-    names = source.class_names or [str(label) for label in range(data.num_classes)]
+    names = source.class_names or [str(label) for label in range(source.num_classes)]
     print(f"{source.name}: {source.num_examples:,} records, {data.num_classes} classes")
     compared, wrong = wrong_checksums(source)
     interval = 0.1 if sys.stderr.isatty() else 10
@@ -109,6 +116,7 @@ def inspect(out: Path) -> dict:
         "preprocess": str(data.preprocess),
         "records": found.num_records,
         "readable": len(found.sizes),
+        "without_label": found.num_unlabelled,
         "class_counts": dict(zip(names, found.class_counts.tolist(), strict=True)),
         "empty_classes": [n for n, c in zip(names, found.class_counts, strict=True) if not c],
         "files_compared_with_checksums": compared,
@@ -140,9 +148,10 @@ def _draw(out: Path, data, found, names: list[str]) -> None:
                 encoded = encoded_image(data.source, int(index))
                 before.append(decode_image(tf.constant(encoded)).numpy())
                 after.append(image)
-                labels.append(int(label))
+                labels.append(label)
+    all_names = [*names, *map(str, range(len(names), data.num_classes))]
     sheets = {
-        "batch": data_sheet.plot_batch(before, np.stack(after), labels, names, title),
+        "batch": data_sheet.plot_batch(before, np.stack(after), labels, all_names, title),
         "classes": data_sheet.plot_class_counts(found.class_counts, names, title),
         "sizes": data_sheet.plot_sizes(found.sizes, data.image_shape[:2], title),
     }
@@ -155,6 +164,8 @@ def _report(summary: dict, out: Path) -> None:
     counts = summary["class_counts"]
     print(f"readable          {summary['readable']:,} of {summary['records']:,} records")
     print(f"class counts      {min(counts.values()):,} to {max(counts.values()):,}")
+    if summary["without_label"]:
+        print(f"without a label   {summary['without_label']:,}")
     if summary["empty_classes"]:
         print(f"empty classes     {', '.join(summary['empty_classes'])}")
     if "shorter_side" in summary:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import matplotlib.figure
 import numpy as np
 
+from vit_tf.analysis.label_text import label_text
+
 _BLUE, _RED = "#0969da", "#cf222e"
 _MAX_BARS = 60
 
@@ -12,7 +14,7 @@ _MAX_BARS = 60
 def plot_batch(
     before: Sequence[np.ndarray],
     after: np.ndarray,
-    labels: Sequence[int],
+    labels: Sequence[int | np.ndarray],
     class_names: Sequence[str],
     title: str = "",
     columns: int = 8,
@@ -23,7 +25,7 @@ def plot_batch(
       before: decoded images, uint8 `[h, w, channels]`, of any sizes.
       after: the same ones preprocessed, float `[count, height, width, channels]`; the range of all
         of them together becomes black to white.
-      labels: a label an image.
+      labels: a class number an image, or its targets [classes].
       class_names: a name a class.
       title: a line above all.
       columns: images in a row.
@@ -45,7 +47,8 @@ def plot_batch(
         upper.set_anchor("S")  # the two of a pair meet, whatever the stored image's shape
         lower.set_anchor("N")
         upper.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-        upper.set_title(f"{class_names[labels[place]]}\n{width} x {height}", fontsize=8)
+        name = label_text(labels[place], class_names, most=2)
+        upper.set_title(f"{name}\n{width} x {height}", fontsize=8)
         lower.imshow(shown[place].squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     height, width = after.shape[1:3]
     figure.suptitle(

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import matplotlib.figure
 import numpy as np
 
+from vit_tf.analysis.label_text import label_set, label_text
+
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
 
 
@@ -24,7 +26,8 @@ def plot_predictions(
     Args:
       images: float [count, height, width, channels], the first `count` of a split, in any range;
         the range of all of them together becomes black to white.
-      labels: int [count].
+      labels: int [count], or targets [count, classes] of examples with several labels: any of
+        them is right, and examples without one are not shown.
       probabilities: float [count, classes].
       class_names: a name a class.
       columns: images in a row of the sheet.
@@ -35,9 +38,12 @@ def plot_predictions(
     """
     predictions = probabilities.argmax(axis=1)
     sureness = probabilities.max(axis=1)
-    wrong = np.flatnonzero(predictions != labels)
+    true = [label_set(label) for label in labels]
+    is_right = np.array([said in those for said, those in zip(predictions, true, strict=True)])
+    labelled = np.array([bool(those) for those in true])
+    wrong = np.flatnonzero(labelled & ~is_right)
     wrong = wrong[np.argsort(-sureness[wrong], kind="stable")]
-    right = np.flatnonzero(predictions == labels)
+    right = np.flatnonzero(is_right)
     room = columns * rows
     wrong = wrong[: max(room // 2, room - len(right))]
     shown = np.concatenate([wrong, right[: room - len(wrong)]])
@@ -49,18 +55,20 @@ def plot_predictions(
     for axis in axes:
         axis.axis("off")
     for axis, index in zip(axes, shown, strict=False):
-        is_right = predictions[index] == labels[index]
         axis.imshow(pixels[index], cmap="gray", interpolation="nearest", vmin=0, vmax=1)
         said = f"{class_names[predictions[index]]} ({100 * sureness[index]:.0f} %)"
         axis.set_title(
-            said if is_right else f"{said}\ntrue: {class_names[labels[index]]}",
+            said
+            if is_right[index]
+            else f"{said}\ntrue: {label_text(labels[index], class_names, 2)}",
             fontsize=9,
-            color=_RIGHT if is_right else _WRONG,
+            color=_RIGHT if is_right[index] else _WRONG,
         )
-    correct = int((predictions == labels).sum())
+    count, without = int(labelled.sum()), int((~labelled).sum())
+    left_out = f", {without} without a label left out" if without else ""
     figure.suptitle(
-        f"{correct} of the first {len(labels)} right ({100 * correct / len(labels):.1f} %); "
-        "mistakes first, the surest leading",
+        f"{len(right)} of the first {count} right ({100 * len(right) / max(count, 1):.1f} %)"
+        f"{left_out}; mistakes first, the surest leading",
         fontsize=11,
     )
     figure.tight_layout()

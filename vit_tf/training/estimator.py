@@ -154,7 +154,8 @@ class Estimator:
           checkpoint: `"latest"`, `"best"`, a step number or a path.
 
         Returns:
-          Name -> mean, and how many `"examples"` were counted.
+          Name -> mean, and how many `"examples"` were counted; where some have no label, also
+          how many `"left_out_examples"` there are.
 
         Raises:
           FileNotFoundError: if the checkpoint is not there.
@@ -370,11 +371,13 @@ class Estimator:
             best = self.model_dir.keep_if_best(self.model, metric, values[metric], step)
         if self.model_dir.chief:
             numbers = "  ".join(
-                f"{name} {value:.4f}" for name, value in values.items() if name != "examples"
+                f"{name} {value:.4f}" for name, value in values.items() if "examples" not in name
             )
+            left_out = values.get("left_out_examples")
+            without = f" ({left_out:,} without a label left out)" if left_out else ""
             print(
-                f"evaluation at step {step}: {numbers}  on {values['examples']:,} examples in "
-                f"{duration(seconds)}{'  (best so far)' if best else ''}",
+                f"evaluation at step {step}: {numbers}  on {values['examples']:,} examples"
+                f"{without} in {duration(seconds)}{'  (best so far)' if best else ''}",
                 flush=True,
             )
         log.write("eval", step, values)

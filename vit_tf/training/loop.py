@@ -191,7 +191,8 @@ class EvalLoop(orbit.StandardEvaluator):
       task: what is evaluated.
       model: the task's model.
       strategy: where to run.
-      dataset: distributed batches with a `"mask"` of the real examples.
+      dataset: distributed batches with a `"mask"` of the real examples; those that are not
+        `Task.labelled` are left out as well, and counted.
     """
 
     def __init__(
@@ -214,7 +215,9 @@ class EvalLoop(orbit.StandardEvaluator):
         """Sums of one batch's values over all replicas."""
 
         def replica_step(batch):
-            return masked_sums(self._task.eval_values(self._model, batch), batch["mask"])
+            mask = batch["mask"] * self._task.labelled(batch)
+            sums = masked_sums(self._task.eval_values(self._model, batch), mask)
+            return sums | {"left_out": tf.reduce_sum(batch["mask"] - mask)}
 
         sums = self._strategy.run(replica_step, args=(next(iterator),))
         return {
@@ -232,12 +235,17 @@ class EvalLoop(orbit.StandardEvaluator):
         }
 
     def eval_end(self, state: dict[str, float]) -> dict[str, float]:
-        """Means of the values, and `"examples"`, how many were counted."""
-        examples = state.pop("examples", 0.0)
+        """Means of the values, and `"examples"`, how many were counted.
+
+        Where some have no label, `"left_out_examples"` says how many.
+        """
+        examples, left_out = state.pop("examples", 0.0), int(state.pop("left_out", 0.0))
         if not examples:
-            raise ValueError("the evaluation data holds no example")
+            none = f" with a label; {left_out:,} have none" if left_out else ""
+            raise ValueError(f"the evaluation data holds no example{none}")
         means = {name: float(total / examples) for name, total in state.items()}
-        return means | {"examples": int(examples)}
+        counts = {"examples": int(examples)}
+        return means | counts | ({"left_out_examples": left_out} if left_out else {})
 
 
 def masked_sums(values: Mapping[str, tf.Tensor], mask: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from vit_tf.analysis.label_text import label_set, label_text
 from vit_tf.training import configuration
 from vit_tf.training.estimator import Estimator, class_names
 from vit_tf.training.tasks import Task
@@ -108,19 +109,22 @@ class _Notes:
 
 
 def _write_predictions(estimator: Estimator, held_out: Any, checkpoint: str) -> str:
-    """Writes `predictions.csv`: index, true class, predicted class and its probability."""
+    """Writes `predictions.csv`: index, true classes, predicted class and its probability."""
     names = class_names(held_out, estimator.model)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["index", "label", "prediction", "probability"])
-    count = right = 0
+    count = labelled = right = 0
     for row in estimator.predict(held_out, checkpoint):
         best = int(np.argmax(row["probabilities"]))
         probability = f"{row['probabilities'][best]:.4f}"
-        writer.writerow([row["index"], names[row["label"]], names[best], probability])
-        count, right = count + 1, right + (best == row["label"])
+        writer.writerow([row["index"], label_text(row["label"], names), names[best], probability])
+        true = label_set(row["label"])
+        count, labelled, right = count + 1, labelled + bool(true), right + (best in true)
     tf.io.gfile.makedirs(estimator.model_dir.path)
     estimator.model_dir.write_text("predictions.csv", table.getvalue())
     path = estimator.model_dir.join("predictions.csv")
-    print(f"{count:,} predictions, {right / max(count, 1):.4f} right: {path}", flush=True)
+    of_labelled = f" of {labelled:,} with a label" if labelled < count else ""
+    share = f"{right / max(labelled, 1):.4f} right{of_labelled}"
+    print(f"{count:,} predictions, {share}: {path}", flush=True)
     return path

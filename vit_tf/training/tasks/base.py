@@ -48,8 +48,8 @@ class Task(abc.ABC):
 
         Args:
           model: what `build_model` returned.
-          batch: `"image"` [batch, height, width, channels], `"label"` [batch], ... and what
-            `augment` added.
+          batch: `"image"` [batch, height, width, channels], `"label"` [batch] or float
+            [batch, classes], ... and what `augment` added.
 
         Returns:
           Name -> float32 [batch].
@@ -66,6 +66,17 @@ class Task(abc.ABC):
         Returns:
           Name -> float32 [batch].
         """
+
+    def labelled(self, batch: Batch) -> tf.Tensor:
+        """Which examples an evaluation can measure; the others are left out of its means, counted.
+
+        Args:
+          batch: as for `train_values`.
+
+        Returns:
+          float32 [batch] of 0 and 1; by default 1 for all.
+        """
+        return tf.ones_like(batch["mask"])
 
     @abc.abstractmethod
     def predict_values(self, model: keras.Model, images: tf.Tensor) -> Values:

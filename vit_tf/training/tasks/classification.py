@@ -1,4 +1,4 @@
-"""Supervised classification with one label an image."""
+"""Supervised classification with one label an image, or several."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,7 +16,15 @@ LOSSES = ("softmax", "sigmoid", "sigmoid_mean")
 
 
 class Classification(Task):
-    """Cross-entropy against one label an image.
+    """Cross-entropy against one label an image, or several.
+
+    Labels are class numbers or float targets [batch, classes], such as the multi-hot ones of a
+    multi-label source; the softmax loss divides targets by their sum. A prediction is right if it
+    is one of the classes with the largest target: with multi-hot targets `accuracy` is ReaL
+    accuracy (Beyer et al., 2020) and `top5_accuracy` the share of examples that have a label among
+    their five largest logits. As in big_vision, evaluation leaves images without any label (all
+    targets 0) out of all means; in training they add nothing to a softmax loss, are examples of no
+    class to a sigmoid one, and never right.
 
     A model of several heads, which training mode returns as a tuple of logits, learns the label
     with each of them; its training loss is the mean of theirs, its accuracy that of the mean of
@@ -32,7 +40,7 @@ class Classification(Task):
         1 - s + s/C and s/C (the same in Keras and timm). Mixing mixes smoothed targets; nothing
         is smoothed twice.
       mixing: mixes training batches; in gin `@Mixing()`. The training accuracy is then that of
-        the class with the largest target, the first of equals. Evaluation is not touched.
+        the classes with the largest mixed target. Evaluation is not touched.
       target_threshold: with a sigmoid loss, training targets above it count as 1 and others as 0.
         DeiT III: 0.0, so that both classes of a mixed image are wholly its own; timm's ResNet
         recipes (Wightman et al., 2021): 0.2. Default: targets stay soft.
@@ -126,11 +134,10 @@ class Classification(Task):
         outputs = model(batch["image"], training=True)
         heads = outputs if isinstance(outputs, tuple) else (outputs,)
         heads = [tf.cast(logits, tf.float32) for logits in heads]  # [batch, classes] each
-        labels, targets = batch["label"], batch.get("targets")
+        targets = batch.get("targets")
         if targets is None:
-            targets = self._smoothed(labels, heads[0].shape[-1])
-        else:
-            labels = tf.argmax(targets, axis=-1)
+            targets = self._smoothed(batch["label"], heads[0].shape[-1])
+        labels = evaluation.labels_of(targets)
         if self._target_threshold is not None:
             targets = tf.cast(targets > self._target_threshold, tf.float32)
         losses = [self._cross_entropy(targets, logits) for logits in heads]
@@ -142,13 +149,22 @@ class Classification(Task):
     def eval_values(self, model: keras.Model, batch: Batch) -> Values:
         """Loss (without smoothing) and top-k hits of each example; see `Task.eval_values`."""
         logits = tf.cast(model(batch["image"], training=False), tf.float32)
+        targets = self._targets(batch["label"], logits.shape[-1])
+        labels = evaluation.labels_of(targets)
         values = {
-            "loss": self._cross_entropy(tf.one_hot(batch["label"], logits.shape[-1]), logits),
-            "accuracy": evaluation.in_top_k(batch["label"], logits, 1),
+            "loss": self._cross_entropy(targets, logits),
+            "accuracy": evaluation.in_top_k(labels, logits, 1),
         }
         if model.num_classes > 5:
-            values["top5_accuracy"] = evaluation.in_top_k(batch["label"], logits, 5)
+            values["top5_accuracy"] = evaluation.in_top_k(labels, logits, 5)
         return values
+
+    def labelled(self, batch: Batch) -> tf.Tensor:
+        """Which examples have a label; see `Task.labelled`."""
+        labels = batch["label"]
+        if labels.shape.rank == 1:
+            return tf.ones_like(labels, tf.float32)
+        return tf.cast(tf.reduce_max(labels, axis=-1) > 0, tf.float32)
 
     def predict_values(self, model: keras.Model, images: tf.Tensor) -> Values:
         """Logits and probabilities, both [batch, classes]; see `Task.predict_values`."""
@@ -158,8 +174,17 @@ class Classification(Task):
 
     def _smoothed(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
         """Training targets of unmixed images, [batch, classes]."""
-        smoothing = self._label_smoothing
-        return tf.one_hot(labels, classes) * (1.0 - smoothing) + smoothing / classes
+        targets, smoothing = self._targets(labels, classes), self._label_smoothing
+        labelled = tf.cast(tf.reduce_max(targets, axis=-1, keepdims=True) > 0, tf.float32)
+        return targets * (1.0 - smoothing) + labelled * (smoothing / classes)
+
+    def _targets(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
+        """Targets as the loss takes them, [batch, classes]; zeros where there is no label."""
+        targets = evaluation.dense_targets(labels, classes)
+        if self._loss == "softmax":
+            total = tf.reduce_sum(targets, axis=-1, keepdims=True)
+            return tf.math.divide_no_nan(targets, total)
+        return targets
 
     def _cross_entropy(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         if self._loss == "softmax":
