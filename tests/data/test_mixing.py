@@ -280,10 +280,11 @@ def test_lam_is_beta_distributed(alpha):
 
 @pytest.mark.parametrize(("alpha", "count"), [(0.1, 3), (0.5, 2), (1.0, 3), (3.0, 4)])
 def test_shares_are_dirichlet_distributed(alpha, count):
-    draws = uniforms((DIRICHLET_DRAWS, 10_000, count), tf.constant(KEY))
+    draws = uniforms((DIRICHLET_DRAWS, 20_000, count), tf.constant(KEY))
     shares = symmetric_dirichlet(draws, alpha).numpy()
     np.testing.assert_allclose(shares.sum(axis=-1), 1.0, atol=1e-6)
     marginal = scipy.stats.beta(alpha, (count - 1) * alpha)
+    assert shares.var(axis=0).mean() == pytest.approx(marginal.var(), rel=0.025)
     for place in range(count):
         for x in np.linspace(0.01, 0.99, 9):
             expected = marginal.cdf(x)
