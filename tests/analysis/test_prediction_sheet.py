@@ -56,3 +56,17 @@ def test_all_images_share_one_range_from_black_to_white():
     figure = plot_predictions(images, np.zeros(3, int), np.eye(3)[[0, 0, 0]], NAMES)
     shown = [float(axis.images[0].get_array().flat[0]) for axis in figure.axes[:3]]
     assert shown == pytest.approx([0, 0.25, 1])
+
+
+def test_any_of_several_labels_is_right_and_examples_without_one_are_not_shown():
+    labels = [[1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1]]
+    figure = sheet(labels, [1, 0, 0, 2], [0.9, 0.6, 0.5, 0.8])
+    assert titles(figure) == [
+        ("ant (60 %)\ntrue: bee | cat", RED),
+        ("bee (90 %)", GREEN),
+        ("cat (80 %)", GREEN),
+    ]
+    assert figure.get_suptitle() == (
+        "2 of the first 3 right (66.7 %), 1 without a label left out; mistakes first, the surest "
+        "leading"
+    )

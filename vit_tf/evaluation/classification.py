@@ -58,6 +58,7 @@ def in_top_k(labels: tf.Tensor, logits: tf.Tensor, k: int) -> tf.Tensor:
     Returns:
       float32 [batch] of 0 and 1.
     """
+    labels, logits = tf.convert_to_tensor(labels), tf.convert_to_tensor(logits)
     if labels.dtype != tf.bool:
         labels = tf.one_hot(labels, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
     of_labels = tf.where(labels, logits, logits.dtype.min)
