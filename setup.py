@@ -32,6 +32,13 @@ setup(
     extras_require={
         "beam": ["apache-beam>=2.77,<3"],  # shards written by more than one machine
         "quickstart": ["scikit-learn"],  # the bundled handwritten digits
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", "scikit-learn"],
+        "dev": [
+            "apache-beam>=2.77,<3",
+            "hypothesis",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "scikit-learn",
+        ],
     },
 )

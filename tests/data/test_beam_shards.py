@@ -7,14 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
+from apache_beam.runners.portability import prism_runner
 from tiny_shards import BAD_GIF, make_collection, make_many, png, tree_digest, write
 
 from vit_tf.data import beam_shards, shard_writer
 from vit_tf.data.image_files import ImageCollection, list_image_folder
 from vit_tf.data.shard_plan import plan_shards
-
-beam = pytest.importorskip("apache_beam")
 
 DIRECT = ["--runner=DirectRunner"]
 
@@ -22,7 +22,6 @@ DIRECT = ["--runner=DirectRunner"]
 @pytest.fixture(autouse=True)
 def no_downloads(monkeypatch):
     """Beam's DirectRunner looks for a binary on the network first and does without if it must."""
-    from apache_beam.runners.portability import prism_runner
 
     def refuse(*args):
         raise RuntimeError("tests do not download")

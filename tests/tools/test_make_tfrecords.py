@@ -106,7 +106,6 @@ def test_the_digits_need_nothing_but_the_tool(call_tool, tmp_path):
 
 
 def test_beam_writes_what_threads_write(call_tool, photos, tmp_path):
-    pytest.importorskip("apache_beam")
     digests = []
     for writer in ("num_workers=2", "beam_pipeline_options=runner=FnApiRunner"):
         out_dir = tmp_path / writer
