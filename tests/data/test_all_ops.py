@@ -55,10 +55,15 @@ class Example:
         return self.op
 
 
+def fixed_5_by_4(*_) -> tuple[int, int]:
+    return 5, 4
+
+
 EXAMPLES = [
     # Decoding
     Example("decode", takes=("png", "jpeg"), gives="uint8"),
-    Example("decode_jpeg_and_inception_crop", ((5, 4),), ("jpeg",), "uint8", lambda *_: (5, 4)),
+    Example("decode_jpeg_and_inception_crop", ((5, 4),), ("png", "jpeg"), "uint8", fixed_5_by_4),
+    Example("decode_jpeg_and_central_crop", ((5, 4),), ("png", "jpeg"), "uint8", fixed_5_by_4),
     # Geometry
     Example("resize", (5, 7), size=lambda *_: (5, 7)),
     Example("resize_small", (6,), size=short_side_6),

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tiny_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from official.vision.ops import preprocess_ops
 from PIL import Image
 
 from vit_tf.data.op_registry import get_op, register_op
@@ -244,18 +245,44 @@ def test_inception_crop_stays_in_its_area_and_aspect_range():
     assert 0.17 < min(areas) < 0.3 and 0.4 < max(areas) < 0.55
 
 
-def test_decoding_only_the_part_sees_the_same_part():
-    gradient = np.stack(np.meshgrid(np.arange(60), np.arange(40)), -1) * 4
-    image = np.concatenate([gradient, gradient[..., :1]], -1).astype(np.uint8)
-    encoded = saved(image, "JPEG")
+def gradient(height: int, width: int) -> np.ndarray:
+    y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    return np.stack([y, x, x], -1).astype(np.uint8) * 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_decoding_only_the_part_sees_the_same_part(kind):
+    encoded = saved(gradient(40, 60), kind)
     for i in range(5):
-        # The first op, not the second: the seeds differ unless folded alike.
         fused = run("decode_jpeg_and_inception_crop(16)", encoded, (1, i))
-        seed = tf.random.experimental.stateless_fold_in((1, i), tf.constant(0, tf.int64))
-        whole = get_op("inception_crop").make(16)(
-            {"image": tf.io.decode_jpeg(encoded), "seed": seed}
-        )["image"]
-        assert np.abs(fused - tf.cast(whole, tf.float32)).mean() < 3
+        # As the first op of its string, like the fused one: the second would draw other numbers.
+        features = {"image": tf.io.decode_image(encoded), "seed": tf.constant([1, i], tf.int64)}
+        whole = get_op("inception_crop").make(16)(features)["image"]
+        difference = np.abs(fused - tf.cast(whole, tf.float32)).mean()
+        assert difference == 0 if kind == "PNG" else difference < 3
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_decoding_only_the_middle_is_the_crop_of_official_vision(kind):
+    image = gradient(40, 60)
+    encoded = saved(image, kind)
+    middle = run("decode_jpeg_and_central_crop(16)", encoded)
+    if kind == "JPEG":
+        reference = preprocess_ops.center_crop_image_v2(encoded, tf.shape(image))
+        np.testing.assert_array_equal(middle, tf.round(tf.image.resize(reference, [16, 16])))
+    part = image[2:37, 12:47]  # 35 = 0.875 * 40
+    assert np.abs(middle - tf.round(tf.image.resize(part, [16, 16]))).mean() < 2
+    high = run("decode_jpeg_and_central_crop((32, 16), ratio=1, method='nearest')", encoded)
+    expected = tf.image.resize(image[:, 20:40].astype(np.float32), [32, 16], "nearest")
+    assert np.abs(high - expected).mean() < (3 if kind == "JPEG" else 1e-6)
+
+
+def test_the_middle_is_exact_where_it_can_be():
+    image = np.random.default_rng(0).integers(0, 256, (256, 300, 3), np.uint8)
+    whole = run("decode|central_crop(224)", saved(image, "PNG"))
+    np.testing.assert_array_equal(
+        run("decode_jpeg_and_central_crop(224)", saved(image, "PNG")), whole
+    )
 
 
 def test_inception_crop_refuses_impossible_ranges():

@@ -6,6 +6,8 @@ when an animated WebP has no alpha. Here the first bytes choose a way that is sa
 says why there is none.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from vit_tf.data import exif
@@ -15,7 +17,6 @@ from vit_tf.data.op_registry import require
 # 512 MiB of RGB: more is refused by TensorFlow's JPEG decoder, and by Pillow as a bomb.
 MAX_PIXELS = 2**29 // 3
 
-_JPEG_MAGIC = b"\xff\xd8"
 _PROBLEMS = (  # in the order of `ImageHead.problem`
     "not a JPEG, PNG, WebP, GIF or BMP",
     "the image is empty",
@@ -64,12 +65,20 @@ def decode_image(
         return image
 
     # One comparison ahead of all others: the frequent format pays for nothing else.
-    image = tf.cond(
-        tf.strings.substr(encoded, 0, len(_JPEG_MAGIC)) == _JPEG_MAGIC,
-        jpeg,
-        lambda: _decode_other(encoded, channels, max_pixels),
-    )
+    image = if_jpeg(encoded, jpeg, lambda encoded: _decode_other(encoded, channels, max_pixels))
     return tf.ensure_shape(image, [None, None, channels])
+
+
+def if_jpeg(
+    encoded: tf.Tensor, jpeg: Callable[[], tf.Tensor], other: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    """The image that `jpeg` makes if the bytes are those of a JPEG, else that of `other(encoded)`.
+
+    Each op of a branch that is not taken costs time, unless the branch is one call: `other` is.
+    """
+    call = tf.function(other, autograph=False, experimental_attributes={"_noinline": True})
+    encoded = tf.convert_to_tensor(encoded)  # bytes would become a constant of the call
+    return tf.cond(tf.strings.substr(encoded, 0, 2) == b"\xff\xd8", jpeg, lambda: call(encoded))
 
 
 def check_decoding(channels: int, max_pixels: int) -> None:

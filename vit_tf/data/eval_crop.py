@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from vit_tf.data.op_registry import FeaturesFn, register_op
-from vit_tf.data.ops import central_crop, on_image, resize
+from vit_tf.data.ops import height_and_width, on_image, resizer
 
 _MODES = ("center", "squash")
 
@@ -39,16 +39,13 @@ def crop_ratio(
         raise ValueError(f"ratio must be in (0, 1], got {ratio}")
     if mode not in _MODES:
         raise ValueError(f"mode must be one of {', '.join(_MODES)}, got {mode!r}")
-    central_crop(size)  # refuses a size, and resize a method, that does not fit
-    resize(1, method=method)
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+    sides = height_and_width(size)
+    resize_to = resizer(method, antialias)
     larger = [math.floor(side / ratio) for side in sides]
 
     def crop(image: tf.Tensor) -> tf.Tensor:
         new_size = larger if mode == "squash" else _covering(tf.shape(image)[:2], larger)
-        resized = tf.image.resize(image, new_size, method, antialias=antialias)
-        if image.dtype.is_integer:
-            resized = tf.saturate_cast(tf.round(tf.cast(resized, tf.float32)), image.dtype)
+        resized = resize_to(image, new_size)
         top, left = tf.unstack(_half(tf.shape(resized)[:2] - list(sides)))
         return tf.slice(resized, [top, left, 0], [*sides, image.shape[-1]])
 

@@ -14,6 +14,9 @@ from vit_tf.data.op_registry import FeaturesFn, register_op, require
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+# Methods of resizing without negative weights: nothing to clip.
+_AVERAGING = ("area", "bilinear", "gaussian", "nearest")
+
 
 @register_op("decode")
 def decode(
@@ -43,15 +46,15 @@ def resize(
     height: int, width: int | None = None, method: str = "bilinear", antialias: bool = False
 ) -> FeaturesFn:
     """Resizes to `[height, width]` (square by default), ignoring the aspect ratio."""
-    size = _size(height if width is None else (height, width))
-    return on_image(_resizer(method, antialias, size))
+    size = height_and_width(height if width is None else (height, width))
+    return on_image(resizer(method, antialias, size))
 
 
 @register_op("resize_small")
 def resize_small(size: int, method: str = "area", antialias: bool = False) -> FeaturesFn:
     """Resizes so that the shorter side becomes `size`, keeping the aspect ratio."""
-    short_side, _ = _size(size)
-    resize_to = _resizer(method, antialias)
+    short_side, _ = height_and_width(size)
+    resize_to = resizer(method, antialias)
 
     def resize_image(image: tf.Tensor) -> tf.Tensor:
         height_width = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -64,7 +67,7 @@ def resize_small(size: int, method: str = "area", antialias: bool = False) -> Fe
 @register_op("central_crop")
 def central_crop(size: int | Sequence[int]) -> FeaturesFn:
     """Cuts `size` (an int or (height, width)) out of the middle; a smaller image is an error."""
-    height, width = _size(size)
+    height, width = height_and_width(size)
 
     def crop(image: tf.Tensor) -> tf.Tensor:
         space = _space(image, (height, width), f"central_crop({size})")
@@ -77,7 +80,7 @@ def central_crop(size: int | Sequence[int]) -> FeaturesFn:
 @register_op("random_crop", random=True)
 def random_crop(size: int | Sequence[int], padding: int = 0) -> FeaturesFn:
     """Cuts `size` out at a uniformly random place, after `padding` zeros on each side."""
-    height, width = _size(size)
+    height, width = height_and_width(size)
     if padding < 0:
         raise ValueError("padding must not be negative")
 
@@ -112,9 +115,9 @@ def inception_crop(
       method: as in `resize`.
       antialias: as in `resize`.
     """
-    size = _size(size)
-    resize_to = _resizer(method, antialias)
-    sample = _part_sampler(area_min, area_max, aspect_min, aspect_max)
+    size = height_and_width(size)
+    resize_to = resizer(method, antialias)
+    sample = part_sampler(area_min, area_max, aspect_min, aspect_max)
 
     def crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         top, left, height, width = tf.unstack(sample(tf.shape(image), seed))
@@ -123,37 +126,16 @@ def inception_crop(
     return on_image_and_seed(crop)
 
 
-@register_op("decode_jpeg_and_inception_crop", random=True)
-def decode_jpeg_and_inception_crop(
-    size: int | Sequence[int],
-    area_min: float = 5,
-    area_max: float = 100,
-    aspect_min: float = 3 / 4,
-    aspect_max: float = 4 / 3,
-    method: str = "bilinear",
-    antialias: bool = False,
-) -> FeaturesFn:
-    """`decode|inception_crop(...)` that decodes only the part of the JPEG that is kept: faster.
-
-    Pixels at the part's border may differ a little from a full decode. Other formats than JPEG are
-    errors. A truncated file is noticed only where the part reaches into what is missing; `decode`
-    always notices. The arguments are those of `inception_crop`.
-    """
-    size = _size(size)
-    resize_to = _resizer(method, antialias)
-    sample = _part_sampler(area_min, area_max, aspect_min, aspect_max)
-
-    def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        part = sample(tf.io.extract_jpeg_shape(encoded), seed)
-        return resize_to(tf.image.decode_and_crop_jpeg(encoded, part, channels=3), size)
-
-    return on_image_and_seed(crop)
-
-
 @register_op("flip_lr", random=True)
 def flip_lr() -> FeaturesFn:
     """Mirrors the image left to right with probability 1/2."""
-    return on_image_and_seed(tf.image.stateless_random_flip_left_right)
+
+    def flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        is_flipped = tf.cast(tf.random.stateless_uniform([], seed) < 0.5, tf.int32)
+        # Reversed along no axis or along the width: cheaper than a branch.
+        return tf.reverse(image, tf.range(1, 1 + is_flipped))
+
+    return on_image_and_seed(flip)
 
 
 @register_op("value_range")
@@ -186,30 +168,34 @@ def on_image_and_seed(function: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> 
     return lambda features: {**features, "image": function(features["image"], features["seed"])}
 
 
-def _size(size: int | Sequence[int]) -> tuple[int, int]:
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """A size as (height, width); `ValueError` unless it is an int or two, all positive."""
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"size must be a positive int or (height, width), got {size!r}")
     return sides
 
 
-def _resizer(
+def resizer(
     method: str, antialias: bool, size: tuple[int, int] | None = None
 ) -> Callable[..., tf.Tensor]:
+    """A function `(image, size)` that resizes as `resize` says."""
     methods = sorted(value for key, value in vars(tf.image.ResizeMethod).items() if key.isupper())
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}, got {method!r}")
+    stays_in_range = method in _AVERAGING
 
     def resize_to(image: tf.Tensor, size=size) -> tf.Tensor:
         resized = tf.image.resize(image, size, method=method, antialias=antialias)
         if not image.dtype.is_integer:
             return resized
-        return tf.saturate_cast(tf.round(tf.cast(resized, tf.float32)), image.dtype)
+        resized = tf.round(tf.cast(resized, tf.float32))
+        return (tf.cast if stays_in_range else tf.saturate_cast)(resized, image.dtype)
 
     return resize_to
 
 
-def _part_sampler(
+def part_sampler(
     area_min: float, area_max: float, aspect_min: float, aspect_max: float
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """A function `(image shape, seed)` that draws a part: top, left, height, width."""
