@@ -29,6 +29,11 @@ def as_text():
     return lambda features: {**features, "label": tf.constant("ant")}
 
 
+@register_op("next_class")
+def next_class():
+    return lambda features: {**features, "label": features["label"] + 1}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
     """Images 0 to 6 in two shards, a third of them without labels."""
@@ -150,6 +155,14 @@ class TestPreprocessedLabels:
         expected[[not each for each in labels]] = 0
         np.testing.assert_allclose(read["label"][:7], expected, rtol=1e-6)
 
+    def test_ops_may_change_class_numbers(self, real):
+        read = batches(real, f"{PLAIN}|next_class", size=3, on_bad_record="skip")
+        labels = [[label + 1 for label in real_labels(i)] for i in range(7)]
+        outside = [5 in each for each in labels]
+        labels = [[] if 5 in each else each for each in labels] + [[], []]
+        np.testing.assert_array_equal(read["label"], multi_hot(labels))
+        np.testing.assert_array_equal(read["mask"][:7], np.logical_not(outside))
+
     @pytest.mark.parametrize("keep", ["keep('image')", "keep('image', 'label')"])
     def test_kept_or_dropped_the_label_is_the_sources(self, real, keep):
         expected = multi_hot([real_labels(i) for i in range(7)])
@@ -169,7 +182,7 @@ class TestPreprocessedLabels:
 
     def test_a_depth_that_does_not_suffice_names_the_record(self, real):
         data = Input(real, f"{PLAIN}|onehot(4)", 4, training=False)
-        assert "record 3: onehot(4): a label of 'label' ... (ILSVRC2012" in data.diagnose()
+        assert "record 3: onehot(4): a label of 'label' is outside [0, 4)" in data.diagnose()
 
 
 class TestOtherSources:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,6 +45,22 @@ def test_a_flipped_byte_in_a_pattern_of_files_is_found(digits_dir, tmp_path):
     assert "empty classes     10" in done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["records"], summary["readable"]) == (360, 359)
+
+
+@pytest.mark.slow
+def test_several_labels_an_image_are_counted_each(tmp_path):
+    (tmp_path / "data").mkdir()
+    folder = tiny_records.write_real(tmp_path / "data", {"validation": [7]})
+    data = (f"--source={folder}", "--split=validation", "--preprocess=decode|resize(8)")
+    done = inspect(*data, "--label_feature=real_label", f"--out={tmp_path}/out")
+    assert done.returncode == 0, done.stderr
+    assert "without a label   2" in done.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["without_label"] == 2
+    counts = {"ant": 1, "bee": 3, "cat": 1, "dog": 1, "elk": 2}
+    assert summary["class_counts"] == counts
+    done = inspect(*data, f"--out={tmp_path}/out")
+    assert done.returncode == 2 and "name the one to use with label_feature" in done.stderr
 
 
 @pytest.mark.slow

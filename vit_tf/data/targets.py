@@ -60,17 +60,20 @@ class Targets:
           label: what the preprocessing made of it.
 
         Returns:
-          A tensor as `spec` says. Class numbers outside of the classes are an error.
+          A tensor as `spec` says. Class numbers that the preprocessing made are an error outside of
+          the classes; those of the source are checked before.
         """
         if label.dtype.is_floating:
             target = tf.cast(label, tf.float32)
             if self._multi_label:
                 target *= tf.cast(tf.size(stored) > 0, tf.float32)
         else:
-            inside = tf.reduce_all(tf.logical_and(label >= 0, label < self.num_classes))
-            good = require(inside, f"a label is outside 0..{self.num_classes - 1}")
-            label = tf.cast(label, tf.int32) * tf.cast(good, tf.int32)
-            target = label if label.shape.rank == 0 else self._multi_hot(label)
+            number = tf.cast(label, tf.int32)
+            if label is not stored:
+                inside = tf.reduce_all(tf.logical_and(number >= 0, number < self.num_classes))
+                good = require(inside, f"a label is outside 0..{self.num_classes - 1}")
+                number *= tf.cast(good, tf.int32)
+            target = number if number.shape.rank == 0 else self._multi_hot(number)
         return tf.ensure_shape(target, self.spec.shape)
 
     def _multi_hot(self, labels: tf.Tensor) -> tf.Tensor:
