@@ -19,6 +19,8 @@ class Dealing:
       num_workers: how many there are.
       num_replicas: replicas of all workers, a multiple of `num_workers`.
       in_turn: deal one by one.
+      turn: of the steps only those that are `turn` modulo `turns` are there.
+      turns: 1 leaves every step.
     """
 
     batch_size: int
@@ -26,6 +28,8 @@ class Dealing:
     num_workers: int
     num_replicas: int
     in_turn: bool = False
+    turn: int = 0
+    turns: int = 1
 
     @property
     def share(self) -> int:
@@ -36,9 +40,13 @@ class Dealing:
     def _local_replicas(self) -> int:
         return self.num_replicas // self.num_workers
 
+    def first_element(self, start_step: int) -> int:
+        """Number of the worker's first element that belongs to a step from `start_step` on."""
+        return (start_step - self.turn + self.turns - 1) // self.turns * self.share
+
     def position(self, element: tf.Tensor) -> tf.Tensor:
         """Where in the global stream the worker's elements of some numbers stand."""
-        step, place = element // self.share, element % self.share
+        step, place = element // self.share * self.turns + self.turn, element % self.share
         if not self.in_turn:
             return step * self.batch_size + self.worker * self.share + place
         of_replica = self.batch_size // self.num_replicas
@@ -50,7 +58,7 @@ class Dealing:
 
         The dataset begins with a global batch.
         """
-        if self.num_workers > 1:
+        if self.num_workers > 1 or self.turns > 1:
             records = records.filter(lambda position, *_: self._takes(position))
         if self.in_turn and self._local_replicas > 1:
             records = records.batch(self.share, drop_remainder=True)
@@ -59,10 +67,11 @@ class Dealing:
         return records
 
     def _takes(self, position: tf.Tensor) -> tf.Tensor:
-        place = position % self.batch_size
+        step, place = position // self.batch_size, position % self.batch_size
+        on_turn = step % self.turns == self.turn
         if self.in_turn:
-            return place % self.num_replicas // self._local_replicas == self.worker
-        return place // self.share == self.worker
+            return on_turn & (place % self.num_replicas // self._local_replicas == self.worker)
+        return on_turn & (place // self.share == self.worker)
 
     def _by_replica(self, part: tf.Tensor) -> tf.Tensor:
         """Elements dealt in turn, put into the order of the replicas' batches."""

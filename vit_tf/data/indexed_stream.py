@@ -49,7 +49,7 @@ class IndexedStream(RecordStream):
             return super().dealt(start_step, dealing, training)
         if self._cached_records is None and self._offsets is None:
             self._offsets = _record_offsets(self.segments)
-        first = start_step * dealing.share
+        first = dealing.first_element(start_step)
         elements = tf.data.Dataset.range(first, tf.int64.max, _CHUNK)
 
         def look_up(element: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

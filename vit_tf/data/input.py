@@ -8,6 +8,7 @@ import tensorflow as tf
 from vit_tf.data.examples import ExampleMaker
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.data.record_order import epoch_length
+from vit_tf.data.service import DataService
 from vit_tf.data.skipping import SkippedRecords
 from vit_tf.data.sources import Source
 from vit_tf.data.worker_streams import (
@@ -54,6 +55,10 @@ class Input:
         own files only.
       prefetch: batches prepared ahead.
       num_parallel_calls: examples preprocessed at a time.
+      service: address of a tf.data service's dispatcher, `"grpc://host:port"`: its workers read,
+        decode and augment instead of this process (for training). The batches are, bit for bit,
+        those made here, whatever the number of its workers. They need the files under the same
+        paths; see `DataService.distribute`.
 
     Raises:
       ValueError: an argument does not fit; the message says which and what would.
@@ -75,6 +80,7 @@ class Input:
         shard_by: str = "examples",
         prefetch: int = tf.data.AUTOTUNE,
         num_parallel_calls: int = tf.data.AUTOTUNE,
+        service: str | None = None,
     ):
         check_choice("on_bad_record", on_bad_record, ("error", "skip"))
         if batch_size < 1:
@@ -92,6 +98,9 @@ class Input:
                 f"{self.preprocess}"
             )
         self.seed = seed
+        self.service = None if service is None else DataService(service)
+        if self.service is not None:
+            _check_fits_service(training, on_bad_record, cache, shard_by)
         self._repeats = repeats
         self._shard_by = shard_by
         self._skip = on_bad_record == "skip"
@@ -138,7 +147,10 @@ class Input:
         return max(math.ceil(self._streams.of(worker).num_records / share) for worker in workers)
 
     def __call__(
-        self, input_context: tf.distribute.InputContext | None = None, start_step: int = 0
+        self,
+        input_context: tf.distribute.InputContext | None = None,
+        start_step: int = 0,
+        job: str | None = None,
     ) -> tf.data.Dataset:
         """The batches of one worker.
 
@@ -147,6 +159,7 @@ class Input:
             worker with one replica.
           start_step: the first batch is the one that step `start_step` (from 0) would have seen;
             nothing before it is decoded.
+          job: with a service and several workers a name that they share and no earlier start had.
 
         Returns:
           A dataset of dicts: `image` float32 `[b, h, w, c]`, `label` int32 `[b]`, `mask` float32
@@ -160,8 +173,19 @@ class Input:
         Raises:
           ValueError: the workers or replicas do not divide the batch, or files do not suffice for
             workers.
+          ConnectionError: the service does not answer.
         """
         worker = Worker.of(input_context, self.batch_size)
+        if self.service is not None:
+            batches = self._served(worker, start_step, job)
+        else:
+            batches = self._made_here(worker, start_step)
+        options = tf.data.Options()
+        options.deterministic = True
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return batches.prefetch(self._prefetch).with_options(options)
+
+    def _made_here(self, worker: Worker, start_step: int) -> tf.data.Dataset:
         examples = self._streams.records(worker, start_step).map(
             self._examples, num_parallel_calls=self._num_parallel_calls, deterministic=True
         )
@@ -170,11 +194,28 @@ class Input:
             total = steps * (self.batch_size // worker.count)
             padding = tf.data.Dataset.from_tensors(self._examples.padding()).repeat()
             examples = examples.concatenate(padding).take(total)
-        batches = examples.batch(self.batch_size // worker.replicas, drop_remainder=True)
-        options = tf.data.Options()
-        options.deterministic = True
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return batches.prefetch(self._prefetch).with_options(options)
+        return examples.batch(self.batch_size // worker.replicas, drop_remainder=True)
+
+    def _served(self, worker: Worker, start_step: int, job: str | None) -> tf.data.Dataset:
+        # One worker with all replicas sees every global batch in the order of the shares.
+        everyone = Worker(0, 1, worker.replicas)
+        share = self.batch_size // worker.count
+
+        def make_batches(turn: int, turns: int) -> tf.data.Dataset:
+            examples = self._streams.records(everyone, start_step, turn, turns).map(
+                lambda position, *record: (
+                    position // self.batch_size,
+                    self._examples(position, *record),
+                ),
+                num_parallel_calls=self._num_parallel_calls,
+                deterministic=True,
+            )
+            shares = examples.batch(share, drop_remainder=True)
+            return shares.map(lambda steps, batch: (steps[0], batch)).prefetch(self._prefetch)
+
+        shares = self.service.distribute(make_batches, start_step, worker.id, worker.count, job)
+        replicas = worker.replicas // worker.count
+        return shares if replicas == 1 else shares.rebatch(share // replicas, drop_remainder=True)
 
     def encoded(self) -> tf.data.Dataset:
         """What evaluation reads, before any preprocessing.
@@ -202,8 +243,12 @@ class Input:
           max_examples: how far to walk; one epoch by default.
 
         Returns:
-          A sentence naming file, record and what is wrong; None if nothing makes reading fail.
+          A sentence naming file, record and what is wrong, or what the service lost; None if
+          nothing makes reading fail.
         """
+        service_problem = self.service and self.service.problem()
+        if service_problem:
+            return service_problem
         worker = Worker.of(input_context, self.batch_size)
         records = self._streams.records(worker, start_step)
         example = tf.function(self._examples, autograph=False)
@@ -219,3 +264,16 @@ class Input:
         except tf.errors.OpError as error:
             return self._streams.describe_damage(self._streams.of(worker), error)
         return None
+
+
+def _check_fits_service(training: bool, on_bad_record: str, cache: bool, shard_by: str) -> None:
+    """Raises ValueError for what cannot be left to a service, or need not be."""
+    reasons = (
+        (not training, "evaluation reads here: set it for training alone (train/Input.service)"),
+        (on_bad_record == "skip", "on_bad_record = 'skip' cannot count what other processes skip"),
+        (cache, "cache = True keeps the records in this process"),
+        (shard_by == "files", "its workers share out the steps: leave shard_by = 'examples'"),
+    )
+    for unfit, reason in reasons:
+        if unfit:
+            raise ValueError(f"Input.service does not go with the rest: {reason}")

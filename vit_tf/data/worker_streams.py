@@ -158,15 +158,22 @@ class WorkerStreams:
             self._streams[worker_id, count] = stream
         return self._streams[worker_id, count]
 
-    def records(self, worker: Worker, start_step: int) -> tf.data.Dataset:
-        """The worker's `(position, index, serialized)`; positions count its stream's records."""
+    def records(
+        self, worker: Worker, start_step: int, turn: int = 0, turns: int = 1
+    ) -> tf.data.Dataset:
+        """The worker's `(position, index, serialized)`; positions count its stream's records.
+
+        `turn` and `turns` select steps as in `Dealing`; all are there by default.
+        """
         by_files, stream = self._sampling.shard_by == "files", self.of(worker)
         if by_files:
             share = self._batch_size // worker.count
             dealing = Dealing(share, 0, 1, worker.replicas // worker.count)
         else:
             in_turn = self._sampling.repeats > 1
-            dealing = Dealing(self._batch_size, worker.id, worker.count, worker.replicas, in_turn)
+            dealing = Dealing(
+                self._batch_size, worker.id, worker.count, worker.replicas, in_turn, turn, turns
+            )
         records = stream.dealt(start_step, dealing, self._sampling.training)
         if not by_files:
             return records

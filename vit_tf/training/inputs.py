@@ -2,12 +2,14 @@
 
 import contextlib
 import inspect
+import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from vit_tf.training.strategies import num_workers, worker_context
+from vit_tf.training.preemption import sum_over_replicas
+from vit_tf.training.strategies import is_chief, num_workers, worker_context
 
 InputFn = Callable[..., tf.data.Dataset]
 
@@ -22,7 +24,10 @@ _DATA_ERRORS = (
 
 
 def make_dataset(
-    input_fn: InputFn, context: tf.distribute.InputContext | None = None, start_step: int = 0
+    input_fn: InputFn,
+    context: tf.distribute.InputContext | None = None,
+    start_step: int = 0,
+    job: str | None = None,
 ) -> tf.data.Dataset:
     """Calls an input function and brings its batches into the loops' form.
 
@@ -32,6 +37,7 @@ def make_dataset(
       context: which share of the data is asked for.
       start_step: batches that an earlier part of the run has seen. A function that does not take
         it has them skipped.
+      job: a name that all processes share and no earlier start had, for a function that takes it.
 
     Returns:
       Batches as dicts with a float32 `"mask"`.
@@ -41,7 +47,7 @@ def make_dataset(
     """
     parameters = inspect.signature(input_fn).parameters
     knows_start = "start_step" in parameters
-    offered = {"input_context": context, "start_step": start_step}
+    offered = {"input_context": context, "start_step": start_step, "job": job}
     if knows_start or "input_context" in parameters:
         dataset = input_fn(**{name: offered[name] for name in offered if name in parameters})
     else:
@@ -82,9 +88,17 @@ def distributed(
     input_fn: InputFn, strategy: tf.distribute.Strategy, start_step: int = 0
 ) -> tf.distribute.DistributedDataset:
     """The input's batches from `start_step` on, spread over workers and replicas."""
+    served = getattr(input_fn, "service", None) is not None
+    job = _common_name(strategy) if served and num_workers(strategy) > 1 else None
     return strategy.distribute_datasets_from_function(
-        lambda context: make_dataset(input_fn, context, start_step)
+        lambda context: make_dataset(input_fn, context, start_step, job)
     )
+
+
+def _common_name(strategy: tf.distribute.Strategy) -> str:
+    """A name that all workers get alike and none ever got before: the chief draws it."""
+    drawn = secrets.randbits(24) if is_chief(strategy) else 0  # what a float32 holds exactly
+    return f"{float(sum_over_replicas(strategy, tf.constant(float(drawn)))):.0f}"
 
 
 @contextlib.contextmanager
