@@ -5,7 +5,7 @@ import re
 import tensorflow as tf
 from google.protobuf import message
 
-from vit_tf.data.decode import MAX_PIXELS, decode_image
+from vit_tf.data.decode import MAX_PIXELS, decode_image, is_misnamed_gif
 from vit_tf.data.sources import Source
 
 _FORMATS = {
@@ -17,17 +17,6 @@ _FORMATS = {
 }
 _REQUIRED = "StringToNumberOp could not correctly convert string: "
 _END_MARKS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-_MISNAMED_GIF = r"(?i).*\.(jpe?g|png|bmp)"
-
-
-def is_misnamed_gif(encoded: tf.Tensor, filename: tf.Tensor) -> tf.Tensor:
-    """Whether a GIF hides under another image format's name (TensorFlow graph code).
-
-    Such files are mostly the placeholders that photo sites send for removed pictures, or
-    animations.
-    """
-    is_gif = tf.strings.substr(encoded, 0, 4) == b"GIF8"
-    return tf.logical_and(is_gif, tf.strings.regex_full_match(filename, _MISNAMED_GIF))
 
 
 def describe(source: Source, index: int, serialized: bytes, error: Exception) -> str:
@@ -108,8 +97,9 @@ def _refused_size(encoded: bytes) -> str | None:
 
 def _own_words(error: Exception) -> str:
     """A message without TensorFlow's words around it: names of nodes, and how `require` fails."""
-    noise = rf"^\{{\{{.*?\}}\}} |{_REQUIRED}|\s*\[(Op:|\[).*"
-    return re.sub(noise, "", str(error)).split("\n")[0]
+    required = re.search(rf"{_REQUIRED}(.*)", str(error))
+    text = required[1] if required else str(error).split("\n")[0]
+    return re.sub(r"^\{\{.*?\}\} |\s*\[(Op:|\[).*", "", text)
 
 
 def _is_text(encoded: bytes) -> bool:

@@ -17,6 +17,7 @@ from vit_tf.data.op_registry import require
 # 512 MiB of RGB: more is refused by TensorFlow's JPEG decoder, and by Pillow as a bomb.
 MAX_PIXELS = 2**29 // 3
 
+_MISNAMED_GIF = r"(?i).*\.(jpe?g|png|bmp)"
 _PROBLEMS = (  # in the order of `ImageHead.problem`
     "not a JPEG, PNG, WebP, GIF or BMP",
     "the image is empty",
@@ -31,6 +32,7 @@ def decode_image(
     exif_orientation: bool = False,
     accurate_dct: bool = False,
     max_pixels: int = MAX_PIXELS,
+    filename: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Decodes an image of any of the five formats; the bytes decide which, not a file name.
 
@@ -47,6 +49,7 @@ def decode_image(
       accurate_dct: libjpeg's accurate inverse DCT (Pillow's) instead of its fast one
         (TensorFlow's default), which differs by a few grey levels.
       max_pixels: most pixels that a header may claim; more is an error before they are allocated.
+      filename: what the image was called, if that is known; see `is_misnamed_gif`.
 
     Returns:
       uint8 `[h, w, channels]`.
@@ -54,9 +57,10 @@ def decode_image(
     Raises:
       ValueError: see `check_decoding`.
       tf.errors.InvalidArgumentError: on execution, for empty, truncated, corrupt, too large and
-        unsupported images.
+        unsupported images, and for misnamed GIFs.
     """
     check_decoding(channels, max_pixels)
+    filename = tf.convert_to_tensor("" if filename is None else filename)
 
     def jpeg() -> tf.Tensor:
         image = _decode_jpeg(encoded, channels, accurate_dct, max_pixels)
@@ -64,8 +68,10 @@ def decode_image(
             image = exif.turn_upright(image, exif.jpeg_orientation(encoded))
         return image
 
-    # One comparison ahead of all others: the frequent format pays for nothing else.
-    image = if_jpeg(encoded, jpeg, lambda encoded: _decode_other(encoded, channels, max_pixels))
+    def other(encoded: tf.Tensor) -> tf.Tensor:
+        return _decode_other(encoded, channels, max_pixels, filename)
+
+    image = if_jpeg(encoded, jpeg, other)
     return tf.ensure_shape(image, [None, None, channels])
 
 
@@ -74,11 +80,22 @@ def if_jpeg(
 ) -> tf.Tensor:
     """The image that `jpeg` makes if the bytes are those of a JPEG, else that of `other(encoded)`.
 
-    Each op of a branch that is not taken costs time, unless the branch is one call: `other` is.
+    The frequent format pays for one comparison only: each op of a branch that is not taken costs
+    time, unless the branch is one call, as `other` is.
     """
     call = tf.function(other, autograph=False, experimental_attributes={"_noinline": True})
     encoded = tf.convert_to_tensor(encoded)  # bytes would become a constant of the call
     return tf.cond(tf.strings.substr(encoded, 0, 2) == b"\xff\xd8", jpeg, lambda: call(encoded))
+
+
+def is_misnamed_gif(encoded: tf.Tensor, filename: tf.Tensor) -> tf.Tensor:
+    """Whether a GIF hides under another image format's name (TensorFlow graph code).
+
+    Such files are mostly the placeholders that photo sites send for removed pictures, or
+    animations.
+    """
+    is_gif = tf.strings.substr(encoded, 0, 4) == b"GIF8"
+    return is_gif & tf.strings.regex_full_match(filename, _MISNAMED_GIF)
 
 
 def check_decoding(channels: int, max_pixels: int) -> None:
@@ -118,9 +135,12 @@ def _decode_jpeg(
     )
 
 
-def _decode_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+def _decode_other(
+    encoded: tf.Tensor, channels: int, max_pixels: int, filename: tf.Tensor
+) -> tf.Tensor:
     """Any format but JPEG."""
     head = ImageHead(encoded)
+    is_misnamed = is_misnamed_gif(encoded, filename)
     is_small = head.height * head.width <= max_pixels
 
     def decode(wanted: int) -> tf.Tensor:
@@ -139,13 +159,15 @@ def _decode_other(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tens
     def fail() -> tf.Tensor:
         too_large = _too_large(head.height, head.width, max_pixels)
         message = tf.where(is_small, tf.gather(_PROBLEMS, head.problem()), too_large)
+        message = tf.where(is_misnamed, "a GIF under the name of another format", message)
         one = require(False, message)
         return tf.fill([one, one, channels], tf.constant(0, tf.uint8))
 
     is_rgb = head.is_gif | head.is_plain_bmp
     if channels == 4:  # the kernel's opaque would be 1 in a 1-bit PNG and 15 in a 4-bit one
         is_rgb |= head.is_png & (head.png_bits < 8)
-    fits = tf.stack([is_rgb, head.is_png, head.is_still_webp]) & is_small
+    fits = tf.stack([is_rgb, head.is_png, head.is_still_webp])
+    fits &= is_small & ~is_misnamed
     fits = tf.concat([fits, [True]], axis=0)  # the first that is true is taken
     return tf.switch_case(tf.argmax(fits, output_type=tf.int32), [rgb, png, webp, fail])
 

@@ -5,14 +5,8 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from vit_tf.data.decode import decode_image, if_jpeg
-from vit_tf.data.op_registry import FeaturesFn, register_op
-from vit_tf.data.ops import (
-    height_and_width,
-    on_image,
-    on_image_and_seed,
-    part_sampler,
-    resizer,
-)
+from vit_tf.data.op_registry import Features, FeaturesFn, register_op
+from vit_tf.data.ops import height_and_width, part_sampler, resizer
 
 
 @register_op("decode_jpeg_and_inception_crop", random=True)
@@ -35,11 +29,11 @@ def decode_jpeg_and_inception_crop(
     resize_to = resizer(method, antialias)
     sample = part_sampler(area_min, area_max, aspect_min, aspect_max)
 
-    def crop(encoded: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        part = _decode_part(encoded, lambda shape: sample(shape, seed))
-        return resize_to(part, size)
+    def crop(features: Features) -> Features:
+        part = _decode_part(features, lambda shape: sample(shape, features["seed"]))
+        return {**features, "image": resize_to(part, size)}
 
-    return on_image_and_seed(crop)
+    return crop
 
 
 @register_op("decode_jpeg_and_central_crop")
@@ -77,18 +71,22 @@ def decode_jpeg_and_central_crop(
         part = tf.maximum(part, 1)
         return tf.concat([(shape[:2] - part) // 2, part], axis=0)
 
-    return on_image(lambda encoded: resize_to(_decode_part(encoded, middle), size))
+    return lambda features: {
+        **features,
+        "image": resize_to(_decode_part(features, middle), size),
+    }
 
 
-def _decode_part(encoded: tf.Tensor, part_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+def _decode_part(features: Features, part_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """A part of an image: top, left, height and width as `part_of` finds them for its shape."""
+    encoded = features["image"]
 
     def jpeg() -> tf.Tensor:
         part = part_of(tf.io.extract_jpeg_shape(encoded))
         return tf.image.decode_and_crop_jpeg(encoded, part, channels=3)
 
     def other(encoded: tf.Tensor) -> tf.Tensor:
-        image = decode_image(encoded)
+        image = decode_image(encoded, filename=features.get("filename"))
         top, left, height, width = tf.unstack(part_of(tf.shape(image)))
         return image[top : top + height, left : left + width]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from vit_tf.data.decode import MAX_PIXELS, check_decoding, decode_image
-from vit_tf.data.op_registry import FeaturesFn, register_op, require
+from vit_tf.data.op_registry import Features, FeaturesFn, register_op, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -38,7 +38,14 @@ def decode(
       max_pixels: most pixels that a header may claim.
     """
     check_decoding(channels, max_pixels)
-    return on_image(lambda encoded: decode_image(encoded, channels, exif, accurate_dct, max_pixels))
+
+    def decode_features(features: Features) -> Features:
+        image = decode_image(
+            features["image"], channels, exif, accurate_dct, max_pixels, features.get("filename")
+        )
+        return {**features, "image": image}
+
+    return decode_features
 
 
 @register_op("resize")

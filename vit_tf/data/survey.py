@@ -181,9 +181,9 @@ def _examiner(source: Source) -> Callable[[int, bytes], tuple[int, ...] | str]:
         features = source.parse(serialized, index)
         label = tf.reshape(features["label"], [-1])
         fits = tf.reduce_all((label >= 0) & (label < source.num_classes))
-        misnamed = bad_records.is_misnamed_gif(features["image"], features["filename"])
-        one = tf.cast(require(fits & ~misnamed, "label outside, or a misnamed GIF"), tf.int64)
-        size = tf.shape(decode_image(features["image"]), tf.int64)[:2]
+        one = tf.cast(require(fits, "a label outside of the classes"), tf.int64)
+        image = decode_image(features["image"], filename=features["filename"])
+        size = tf.shape(image, tf.int64)[:2]
         return tf.concat([size, label * one], axis=0)
 
     def examine(index: int, serialized: bytes) -> tuple[int, ...] | str:
