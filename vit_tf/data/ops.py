@@ -138,9 +138,8 @@ def flip_lr() -> FeaturesFn:
     """Mirrors the image left to right with probability 1/2."""
 
     def flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        is_flipped = tf.cast(tf.random.stateless_uniform([], seed) < 0.5, tf.int32)
-        # Reversed along no axis or along the width: cheaper than a branch.
-        return tf.reverse(image, tf.range(1, 1 + is_flipped))
+        is_flipped = tf.random.stateless_uniform([], seed) < 0.5
+        return tf.cond(is_flipped, lambda: tf.reverse(image, [1]), lambda: image)
 
     return on_image_and_seed(flip)
 
