@@ -19,7 +19,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # training needs the accelerators
@@ -48,15 +47,16 @@ def main(argv: list[str]) -> None:
         _fail("--work_dir is the dispatcher's; a worker keeps no state")
     if not is_worker and _DISPATCHER.value:
         _fail("--dispatcher is for --mode=worker; there is one dispatcher only")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Before any thread starts: they all inherit it, and the signal waits until it is asked for.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     import tensorflow as tf
 
     from vit_tf.data import service_servers
 
     host, port = _HOST.value or socket.gethostname(), _PORT.value or service_servers.free_port()
     try:
+        service_servers.check_port(port)
         if is_worker:
             server = service_servers.start_worker(_DISPATCHER.value, host, port)
         else:
@@ -67,7 +67,8 @@ def main(argv: list[str]) -> None:
         print(f"worker {host}:{port} of {_DISPATCHER.value}", flush=True)
     else:
         print(f'dispatcher: train/Input.service = "grpc://{host}:{port}"', flush=True)
-    stop.wait()
+    signal.sigwait(signals)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)  # a second one ends it at once
     server.stop()
     print(f"{_MODE.value} stopped", flush=True)
 

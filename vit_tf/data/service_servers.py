@@ -104,6 +104,13 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
+def check_port(port: int) -> None:
+    """Raises OSError if somebody listens on a port; gRPC would share it without a word."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as after a restart
+        trial.bind(("", port))
+
+
 def _listens(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
