@@ -86,8 +86,6 @@ class DataService:
         job = f"vit_tf-{job or uuid.uuid4().hex}-from-{start_step}"
         workers = sorted(self.workers())
         logging.info("tf.data service %s: workers %s", self.address, ", ".join(workers))
-        if self._watch is not None:
-            self._watch.stop()
         self._watch = Watch(workers, self._host_port)
         of_workers = [
             self._read(

@@ -30,7 +30,6 @@ class Watch:
         self.loss_file = f"ram://vit_tf/lost/{uuid.uuid4().hex}"
         self._workers = list(workers)
         self._dispatcher = dispatcher
-        self._stopped = threading.Event()
         tf.io.gfile.makedirs("ram://vit_tf/lost")
         threading.Thread(target=self._look, name="data_service_watch", daemon=True).start()
 
@@ -45,12 +44,9 @@ class Watch:
             "checkpoint with the workers that are there by then"
         )
 
-    def stop(self) -> None:
-        """Ends the thread."""
-        self._stopped.set()
-
     def _look(self) -> None:
-        while not self._stopped.wait(_PERIOD_SECONDS):
+        while True:
+            time.sleep(_PERIOD_SECONDS)
             loss = self.loss()
             if loss:
                 logging.error(loss)
