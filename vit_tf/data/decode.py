@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from vit_tf.data import exif
-from vit_tf.data.image_head import ImageHead
+from vit_tf.data.image_head import ImageHead, is_png_of_at_most
 from vit_tf.data.op_registry import require
 
 # 512 MiB of RGB: more is refused by TensorFlow's JPEG decoder, and by Pillow as a bomb.
@@ -68,8 +68,14 @@ def decode_image(
             image = exif.turn_upright(image, exif.jpeg_orientation(encoded))
         return image
 
-    def other(encoded: tf.Tensor) -> tf.Tensor:
+    def rare(encoded: tf.Tensor) -> tf.Tensor:
         return _decode_other(encoded, channels, max_pixels, filename)
+
+    def other(encoded: tf.Tensor) -> tf.Tensor:
+        if channels == 4:
+            return rare(encoded)
+        is_usual = is_png_of_at_most(max_pixels, encoded)
+        return _if(is_usual, lambda: tf.io.decode_png(encoded, channels), rare, encoded)
 
     image = if_jpeg(encoded, jpeg, other)
     return tf.ensure_shape(image, [None, None, channels])
@@ -80,12 +86,24 @@ def if_jpeg(
 ) -> tf.Tensor:
     """The image that `jpeg` makes if the bytes are those of a JPEG, else that of `other(encoded)`.
 
-    The frequent format pays for one comparison only: each op of a branch that is not taken costs
-    time, unless the branch is one call, as `other` is.
+    JPEGs pay for one comparison only.
     """
-    call = tf.function(other, autograph=False, experimental_attributes={"_noinline": True})
     encoded = tf.convert_to_tensor(encoded)  # bytes would become a constant of the call
-    return tf.cond(tf.strings.substr(encoded, 0, 2) == b"\xff\xd8", jpeg, lambda: call(encoded))
+    return _if(tf.strings.substr(encoded, 0, 2) == b"\xff\xd8", jpeg, other, encoded)
+
+
+def _if(
+    condition: tf.Tensor,
+    usual: Callable[[], tf.Tensor],
+    rare: Callable[[tf.Tensor], tf.Tensor],
+    argument: tf.Tensor,
+) -> tf.Tensor:
+    """`tf.cond` between `usual()` and `rare(argument)`.
+
+    Each op of a branch that is not taken costs time, unless the branch is one call, as `rare` is.
+    """
+    call = tf.function(rare, autograph=False, experimental_attributes={"_noinline": True})
+    return tf.cond(condition, usual, lambda: call(argument))
 
 
 def is_misnamed_gif(encoded: tf.Tensor, filename: tf.Tensor) -> tf.Tensor:

@@ -88,6 +88,17 @@ class ImageHead:
         return tf.where(is_empty, 1, tf.where(self.is_webp, 2, tf.where(self.is_bmp, 3, 0)))
 
 
+def is_png_of_at_most(max_pixels: int, encoded: tf.Tensor) -> tf.Tensor:
+    """Whether bytes are those of a PNG whose header claims no more pixels; bool scalar.
+
+    By fewer ops than `ImageHead` takes, for the second most frequent format.
+    """
+    words = tf.io.decode_raw(encoded, tf.int32, little_endian=False, fixed_length=24)
+    magic = np.frombuffer(_FORMATS["png"][0], ">i4").astype(np.int32)
+    pixels = tf.reduce_prod(tf.cast(words[4:], tf.int64))
+    return tf.reduce_all(words[:2] == magic) & (pixels <= max_pixels)
+
+
 def _sides(fields: tf.Tensor, is_format: tf.Tensor) -> tf.Tensor:
     """Height and width, int64 `[2]`, out of all formats' fields `[12]`."""
     fields = tf.reshape(fields, [2, 6]) // _DIVISORS % _MODULI + _OFFSETS

@@ -182,6 +182,9 @@ class Input:
             batches = self._made_here(worker, start_step)
         options = tf.data.Options()
         options.deterministic = True
+        # Examples are what runs in parallel; splitting single ops too costs more than it gives.
+        options.threading.max_intra_op_parallelism = 1
+        options.experimental_optimization.map_and_batch_fusion = True
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return batches.prefetch(self._prefetch).with_options(options)
 
