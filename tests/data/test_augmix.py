@@ -8,7 +8,7 @@ import scipy.stats
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from vit_tf.data.augmix import AUGMIX_OPS, AugMix, draw
+from vit_tf.data.augmix import AUGMIX_OPS, AugMix, draw_all
 from vit_tf.data.op_registry import get_op
 
 FILL = (124, 116, 104)
@@ -75,7 +75,9 @@ def test_the_same_draws_give_timms_image(config):
 
     @tf.function(autograph=False)
     def run(seed):
-        return function({"image": tf.constant(image), "seed": seed})["image"], draw(settings, seed)
+        return function({"image": tf.constant(image), "seed": seed})["image"], draw_all(
+            settings, seed
+        )
 
     seen = set()
     for number in range(40):
@@ -94,7 +96,7 @@ def test_the_same_draws_give_timms_image(config):
 def drawn():
     """Draws for 3000 seeds at timm's defaults."""
     settings = AugMix.parse("augmix")
-    dataset = tf.data.Dataset.range(3000).map(lambda i: draw(settings, tf.stack([7, i])))
+    dataset = tf.data.Dataset.range(3000).map(lambda i: draw_all(settings, tf.stack([7, i])))
     return next(dataset.batch(3000).as_numpy_iterator())
 
 

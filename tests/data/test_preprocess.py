@@ -277,12 +277,49 @@ def test_decoding_only_the_middle_is_the_crop_of_official_vision(kind):
     assert np.abs(high - expected).mean() < (3 if kind == "JPEG" else 1e-6)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_middle_of_pixels_is_served_like_that_of_bytes(kind):
+    encoded = saved(gradient(40, 60), kind)
+    preprocess = Preprocess("decode_jpeg_and_central_crop(16)|value_range(-1, 1)")
+    from_pixels = preprocess.image_from_pixels(tf.io.decode_image(encoded))
+    difference = np.abs(from_pixels - preprocess.image_from_bytes(encoded))
+    assert difference.mean() < 0.01 if kind == "JPEG" else difference.max() == 0
+
+
 def test_the_middle_is_exact_where_it_can_be():
     image = np.random.default_rng(0).integers(0, 256, (256, 300, 3), np.uint8)
     whole = run("decode|central_crop(224)", saved(image, "PNG"))
     np.testing.assert_array_equal(
         run("decode_jpeg_and_central_crop(224)", saved(image, "PNG")), whole
     )
+
+
+@given(low=st.floats(-1e3, 1e3, width=32), high=st.floats(-1e3, 1e3, width=32))
+@settings(max_examples=60, deadline=None)
+def test_batches_get_the_values_that_single_images_get(low, high):
+    preprocess = Preprocess(f"decode|resize(16)|value_range({low}, {high})")
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    images = np.repeat(levels[..., None], 3, axis=-1)
+    assert preprocess.example_dtype == tf.uint8
+    single = preprocess.image_from_pixels(images[0]).numpy()
+    assert preprocess.on_batch(tf.constant(images)).numpy()[0].tobytes() == single.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("ops", "dtype"),
+    [
+        ("decode|resize(8)|value_range(-1, 1)", tf.uint8),
+        ("decode|resize(8)", tf.float32),
+        ("decode|resize(8)|standardize", tf.float32),
+        ("decode|resize(8)|value_range(0, 1)|value_range(0, 255)", tf.float32),
+    ],
+)
+def test_only_scaling_bytes_is_left_to_batches(ops, dtype):
+    preprocess, encoded = Preprocess(ops), saved(tiny_records.pixels(0))
+    example = preprocess.on_example({"image": tf.constant(encoded)})["image"]
+    assert example.dtype == preprocess.example_dtype == dtype
+    finished = preprocess.on_batch(example[tf.newaxis])
+    np.testing.assert_array_equal(finished[0], preprocess.image_from_bytes(encoded))
 
 
 def test_inception_crop_refuses_impossible_ranges():

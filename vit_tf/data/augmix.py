@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vit_tf.data.augment_ops import ENHANCING
 from vit_tf.data.image_ops import on_rgb_and_seed
-from vit_tf.data.op_registry import FeaturesFn, register_op
+from vit_tf.data.op_registry import FeaturesFn, draw, register_op
 from vit_tf.data.stateless_draws import (
     DIRICHLET_DRAWS,
     symmetric_beta,
@@ -107,7 +107,7 @@ def augmix(
     ops = TimmOps(AUGMIX_OPS, interpolation, fill, increasing=True, translate=_TRANSLATE)
 
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        draws = draw(settings, seed)
+        draws = draw_all(settings, seed)
         pixels = tf.cast(image, tf.float32)
 
         def chain(i: tf.Tensor) -> tf.Tensor:
@@ -132,11 +132,11 @@ def augmix(
     return on_rgb_and_seed("augmix", augment)
 
 
-def draw(settings: AugMix, seed: tf.Tensor) -> Draws:
+def draw_all(settings: AugMix, seed: tf.Tensor) -> Draws:
     """All that is random of an image; `seed` is int64 `[2]`."""
     depth = settings.depth or _MAX_RANDOM_DEPTH
     seeds = [tf.random.experimental.stateless_fold_in(seed, number) for number in range(5)]
-    choices, sides = tf.unstack(tf.random.stateless_uniform([2, settings.width, depth], seeds[0]))
+    choices, sides = tf.unstack(draw([2, settings.width, depth], seeds[0]))
     magnitudes = draw_magnitudes(
         choices.shape, seeds[1], settings.magnitude, settings.magnitude_std
     )

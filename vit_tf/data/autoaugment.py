@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from vit_tf.data.augment_ops import big_vision_argument, big_vision_ops, with_sign
 from vit_tf.data.image_ops import on_rgb_and_seed
-from vit_tf.data.op_registry import FeaturesFn, register_op
+from vit_tf.data.op_registry import FeaturesFn, draw, register_op
 
 # Each line is a sub-policy: op, probability, magnitude, and again.
 POLICY_V0 = (
@@ -58,7 +58,7 @@ def autoaug(policy: str = "v0") -> FeaturesFn:
     unchanged = op_set.numbers(["Identity"])[0]
 
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        choice, *draws = tf.unstack(tf.random.stateless_uniform([5], seed))
+        choice, *draws = tf.unstack(draw([5], seed))
         drawn = tf.cast(choice * len(POLICY_V0), tf.int32)
         for place in range(2):
             chance, side = draws[2 * place : 2 * place + 2]

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from vit_tf.data import image_ops
 from vit_tf.data.image_ops import on_rgb_and_seed
-from vit_tf.data.op_registry import FeaturesFn, register_op
+from vit_tf.data.op_registry import FeaturesFn, draw, register_op
 
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 _BLUR_RADII = (0.1, 2.0)
@@ -43,7 +43,7 @@ def three_augment(jitter: float = 0.3) -> FeaturesFn:
     strengths = _strengths(jitter, jitter, jitter)
 
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        choice, place = tf.unstack(tf.random.stateless_uniform([2], seed))
+        choice, place = tf.unstack(draw([2], seed))
         low, high = _BLUR_RADII
         branches = [
             lambda: image_ops.grayscale(image),
@@ -67,7 +67,7 @@ def _strengths(brightness: float, contrast: float | None, saturation: float | No
 
 
 def _jitter(image: tf.Tensor, seed: tf.Tensor, strengths: list[float]) -> tf.Tensor:
-    order, *draws = tf.unstack(tf.random.stateless_uniform([4], seed))
+    order, *draws = tf.unstack(draw([4], seed))
     order = tf.gather(_ORDERS, tf.cast(order * len(_ORDERS), tf.int32))
 
     def factor(kind: int) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """One record made into what a batch holds: decoded, preprocessed, or masked where that fails."""
 
+import numpy as np
 import tensorflow as tf
 
 from vit_tf.data import bad_records
@@ -50,7 +51,8 @@ class ExampleMaker:
           serialized: the record.
 
         Returns:
-          `image`, `label`, `mask` and `index`, as `Input.__call__` describes them for a batch.
+          `image`, `label`, `mask` and `index`, as `Input.__call__` describes them for a batch,
+          the image before `Preprocess.on_batch`.
         """
         if self._skipped is None:
             return self._make(position, index, serialized)
@@ -59,7 +61,7 @@ class ExampleMaker:
     def padding(self, index: tf.Tensor | int = -1) -> Example:
         """An example that counts for nothing."""
         return {
-            "image": tf.zeros(self.targets.image_shape),
+            "image": tf.zeros(self.targets.image_shape, self._preprocess.example_dtype),
             "label": tf.zeros(self.targets.spec.shape, self.targets.spec.dtype),
             "mask": tf.zeros([]),
             "index": tf.cast(index, tf.int64),
@@ -77,16 +79,16 @@ class ExampleMaker:
     @tf.autograph.experimental.do_not_convert
     def _make(self, position: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor) -> Example:
         features = self._source.parse(serialized, index)
-        label = features["label"]
-        # Fails for a label outside of the classes, by one op in every example.
-        mask = tf.reduce_prod(tf.gather(tf.ones([self._source.num_classes]), label))
+        # Looked up in the list of classes, a label outside of it is an error: one op an example.
+        classes = tf.constant(np.arange(self._source.num_classes, dtype=np.int32))
+        label = features["label"] = tf.gather(classes, features["label"])
         if self._seed is not None:
             features["seed"] = tf.stack([tf.constant(self._seed, tf.int64), position])
-        preprocessed = self._preprocess(features)
+        preprocessed = self._preprocess.on_example(features)
         return {
-            "image": tf.ensure_shape(preprocessed["image"], self.targets.image_shape),
+            "image": preprocessed["image"],
             "label": self.targets(label, preprocessed.get("label", label)),
-            "mask": mask,
+            "mask": tf.ones([]),
             "index": index,
         }
 

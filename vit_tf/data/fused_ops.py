@@ -80,14 +80,19 @@ def decode_jpeg_and_central_crop(
 def _decode_part(features: Features, part_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """A part of an image: top, left, height and width as `part_of` finds them for its shape."""
     encoded = features["image"]
+    if encoded.dtype != tf.string:
+        return _cut(encoded, part_of)
 
     def jpeg() -> tf.Tensor:
         part = part_of(tf.io.extract_jpeg_shape(encoded))
         return tf.image.decode_and_crop_jpeg(encoded, part, channels=3)
 
     def other(encoded: tf.Tensor) -> tf.Tensor:
-        image = decode_image(encoded, filename=features.get("filename"))
-        top, left, height, width = tf.unstack(part_of(tf.shape(image)))
-        return image[top : top + height, left : left + width]
+        return _cut(decode_image(encoded, filename=features.get("filename")), part_of)
 
     return tf.ensure_shape(if_jpeg(encoded, jpeg, other), [None, None, 3])
+
+
+def _cut(image: tf.Tensor, part_of: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    top, left, height, width = tf.unstack(part_of(tf.shape(image)))
+    return image[top : top + height, left : left + width]

@@ -180,6 +180,12 @@ class Input:
             batches = self._served(worker, start_step, job)
         else:
             batches = self._made_here(worker, start_step)
+        if self.preprocess.example_dtype != tf.float32:
+            batches = batches.map(
+                lambda batch: {**batch, "image": self.preprocess.on_batch(batch["image"])},
+                num_parallel_calls=self._num_parallel_calls,
+                deterministic=True,
+            )
         options = tf.data.Options()
         options.deterministic = True
         # Examples are what runs in parallel; splitting single ops too costs more than it gives.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from vit_tf.data.decode import MAX_PIXELS, check_decoding, decode_image
-from vit_tf.data.op_registry import Features, FeaturesFn, register_op, require
+from vit_tf.data.op_registry import BatchFn, Features, FeaturesFn, draw, register_op, require
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,7 +27,8 @@ def decode(
 ) -> FeaturesFn:
     """Decodes JPEG, PNG, WebP, BMP or the first frame of a GIF into uint8 `[h, w, channels]`.
 
-    Truncated, unknown and too large images are errors; see `decode_image` for colour modes.
+    Truncated, unknown and too large images are errors; see `decode_image` for colour modes. Images
+    that are pixels already stay as they are.
 
     Args:
       channels: 1, 3 or 4.
@@ -40,6 +41,8 @@ def decode(
     check_decoding(channels, max_pixels)
 
     def decode_features(features: Features) -> Features:
+        if features["image"].dtype != tf.string:
+            return features
         image = decode_image(
             features["image"], channels, exif, accurate_dct, max_pixels, features.get("filename")
         )
@@ -94,7 +97,7 @@ def random_crop(size: int | Sequence[int], padding: int = 0) -> FeaturesFn:
     def crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
         space = _space(image, (height, width), f"random_crop({size}, padding={padding})")
-        corner = tf.random.stateless_uniform([2], seed) * tf.cast(space + 1, tf.float32)
+        corner = draw([2], seed) * tf.cast(space + 1, tf.float32)
         top, left = tf.unstack(tf.cast(corner, tf.int32))
         return tf.slice(image, [top, left, 0], [height, width, image.shape[-1]])
 
@@ -138,17 +141,36 @@ def flip_lr() -> FeaturesFn:
     """Mirrors the image left to right with probability 1/2."""
 
     def flip(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        is_flipped = tf.random.stateless_uniform([], seed) < 0.5
+        is_flipped = draw([], seed) < 0.5
         return tf.cond(is_flipped, lambda: tf.reverse(image, [1]), lambda: image)
 
     return on_image_and_seed(flip)
 
 
-@register_op("value_range")
+def _value_range_of_batch(low: float = -1.0, high: float = 1.0) -> BatchFn:
+    def in_one_pass(images: tf.Tensor) -> tf.Tensor:
+        # Not for single images, which models are served: converters do not know this op.
+        pixels = tf.bitcast(images, tf.quint8)
+        return tf.quantization.dequantize(pixels, float(low), float(high), mode="MIN_COMBINED")
+
+    in_three_passes = _linear(low, high)
+    if low >= high:
+        return in_three_passes
+    with tf.init_scope():
+        levels = tf.constant(range(256), tf.uint8)
+        is_same = tf.reduce_all(in_one_pass(levels) == in_three_passes(levels))
+        return in_one_pass if is_same else in_three_passes
+
+
+@register_op("value_range", batched=_value_range_of_batch)
 def value_range(low: float = -1.0, high: float = 1.0) -> FeaturesFn:
     """Maps [0, 255] linearly to [low, high], float32."""
+    return on_image(_linear(low, high))
+
+
+def _linear(low: float, high: float) -> Callable[[tf.Tensor], tf.Tensor]:
     scale = (float(high) - float(low)) / 255.0
-    return on_image(lambda image: tf.cast(image, tf.float32) * scale + float(low))
+    return lambda image: tf.cast(image, tf.float32) * scale + float(low)
 
 
 @register_op("standardize")

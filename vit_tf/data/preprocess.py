@@ -5,6 +5,7 @@ The same `Preprocess` object serves training, evaluation and the exported model.
 
 import ast
 import functools
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -21,7 +22,7 @@ from vit_tf.data import (  # noqa: F401, the modules with ops register them
     timm_randaugment,
 )
 from vit_tf.data import ops as _built_in_ops  # noqa: F401
-from vit_tf.data.op_registry import Features
+from vit_tf.data.op_registry import Features, FeaturesFn, Op
 
 _OP_SEED_STEP = 1 << 32  # keeps the draws of a string's ops apart; `fold_in` costs three ops
 
@@ -52,6 +53,8 @@ class Preprocess:
             (op, op.make(*args, **kwargs))
             for op, (_, args, kwargs, _) in zip(registered, calls, strict=True)
         ]
+        _, args, kwargs, _ = calls[-1]
+        self._last_batched = registered[-1].batched and registered[-1].batched(*args, **kwargs)
 
     @property
     def is_random(self) -> bool:
@@ -68,7 +71,26 @@ class Preprocess:
         Returns:
           The features with `image` float32.
         """
-        return self._run(features, first_op=0)
+        return _as_float(self._run(features, self._functions))
+
+    def on_example(self, features: Features) -> Features:
+        """Like calling it, but for what `on_batch` does (TensorFlow graph code).
+
+        Returns:
+          The features with `image` uint8 if `on_batch` has something to do, else float32.
+        """
+        if not self._finishes_batches:
+            return self(features)
+        return self._run(features, self._functions[:-1])
+
+    @property
+    def example_dtype(self) -> tf.DType:
+        """Of `image` as `on_example` leaves it."""
+        return tf.uint8 if self._finishes_batches else tf.float32
+
+    def on_batch(self, images: tf.Tensor) -> tf.Tensor:
+        """Images `[b, h, w, c]` of `on_example` as calling makes each of them, float32."""
+        return self._last_batched(images) if self._finishes_batches else images
 
     def image_from_bytes(self, encoded: tf.Tensor) -> tf.Tensor:
         """Encoded bytes (scalar string) to float32 `[height, width, channels]`, as in evaluation.
@@ -77,7 +99,7 @@ class Preprocess:
           ValueError: the preprocessing has random ops.
         """
         self._require_deterministic()
-        return self._run({"image": encoded}, first_op=0)["image"]
+        return self({"image": tf.convert_to_tensor(encoded)})["image"]
 
     def image_from_pixels(self, image: tf.Tensor) -> tf.Tensor:
         """Like `image_from_bytes` for a decoded image `[h, w, channels]` of any size.
@@ -93,7 +115,7 @@ class Preprocess:
         image = tf.convert_to_tensor(image)
         if image.dtype.is_floating:
             image = tf.round(image)
-        return self._run({"image": tf.saturate_cast(image, tf.uint8)}, first_op=1)["image"]
+        return self({"image": tf.saturate_cast(image, tf.uint8)})["image"]
 
     @functools.cached_property
     def image_shape(self) -> tuple[int, int, int]:
@@ -113,9 +135,7 @@ class Preprocess:
         Raises:
           ValueError: the image's shape is not fixed.
         """
-        spec = {"image": tf.TensorSpec([], tf.string), "seed": tf.TensorSpec([2], tf.int64)}
-        run = tf.function(self.__call__, autograph=False)
-        results = run.get_concrete_function(spec | features).structured_outputs
+        results = self._traced(self.__call__, **features)
         shape = results["image"].shape
         if not shape.is_fully_defined():
             raise ValueError(
@@ -123,7 +143,7 @@ class Preprocess:
                 "width) or resize_small(size)|central_crop(size); in training also "
                 "inception_crop(size) or random_crop(size)."
             )
-        return {name: tf.TensorSpec(value.shape, value.dtype) for name, value in results.items()}
+        return results
 
     def __str__(self) -> str:
         return self._canonical
@@ -131,18 +151,31 @@ class Preprocess:
     def __repr__(self) -> str:
         return f"Preprocess({self._canonical!r})"
 
-    def _run(self, features: Features, first_op: int) -> Features:
+    @functools.cached_property
+    def _finishes_batches(self) -> bool:
+        """Whether the last op runs on batches: it can, and gets uint8."""
+        if self._last_batched is None:
+            return False
+        before = self._traced(lambda features: self._run(features, self._functions[:-1]))
+        return before["image"].dtype == tf.uint8
+
+    def _traced(self, function: FeaturesFn, **features: tf.TensorSpec) -> dict[str, tf.TensorSpec]:
+        spec = {"image": tf.TensorSpec([], tf.string), "seed": tf.TensorSpec([2], tf.int64)}
+        traced = tf.function(function, autograph=False).get_concrete_function(spec | features)
+        return {
+            name: tf.TensorSpec(value.shape, value.dtype)
+            for name, value in traced.structured_outputs.items()
+        }
+
+    def _run(self, features: Features, functions: Sequence[tuple[Op, FeaturesFn]]) -> Features:
         seed = features.get("seed")
         features = dict(features)
-        for position, (op, function) in enumerate(self._functions):
-            if position < first_op:
-                continue
+        for place, (op, function) in enumerate(functions):
             if op.random:
                 if seed is None:
                     raise ValueError(f"{op.name} in {str(self)!r} is random: it needs a seed")
-                features["seed"] = seed + tf.constant([position * _OP_SEED_STEP, 0], tf.int64)
+                features["seed"] = seed + tf.constant([place * _OP_SEED_STEP, 0], tf.int64)
             features = function(features)
-        features["image"] = tf.cast(features["image"], tf.float32)
         return features
 
     def _require_deterministic(self) -> None:
@@ -151,6 +184,10 @@ class Preprocess:
                 f"{str(self)!r} has random ops ({', '.join(self.random_ops)}): evaluation and "
                 "serving need a preprocessing without them."
             )
+
+
+def _as_float(features: Features) -> Features:
+    return {**features, "image": tf.cast(features["image"], tf.float32)}
 
 
 def _parse(text: str) -> list[tuple[str, list, dict, str]]:

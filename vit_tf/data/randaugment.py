@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vit_tf.data.augment_ops import big_vision_argument, big_vision_ops, with_sign
 from vit_tf.data.image_ops import on_rgb_and_seed
-from vit_tf.data.op_registry import FeaturesFn, register_op
+from vit_tf.data.op_registry import FeaturesFn, draw, register_op
 
 RANDAUG_OPS = (
     "AutoContrast",
@@ -69,7 +69,7 @@ def randaug(num_layers: int = 2, magnitude: float = 10) -> FeaturesFn:
     arguments = [big_vision_argument(name, magnitude) for name in RANDAUG_OPS]
 
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([num_layers, 4], seed)
+        draws = draw([num_layers, 4], seed)
         for layer in range(num_layers):
             choice, sign, *place = tf.unstack(draws[layer])
             drawn = tf.cast(choice * len(numbers), tf.int32)

@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 from vit_tf.data.image_ops import fill_box
-from vit_tf.data.op_registry import FeaturesFn, register_op
+from vit_tf.data.op_registry import FeaturesFn, draw, register_op
 from vit_tf.data.ops import on_image_and_seed
 
 _ATTEMPTS = 10
@@ -44,7 +44,7 @@ def random_erasing(
         if not image.dtype.is_floating:
             raise ValueError("random_erasing works on a float image: put it after standardize")
         size = tf.shape(image)[:2]
-        chance, *place = tf.unstack(tf.random.stateless_uniform([3], seed))
+        chance, *place = tf.unstack(draw([3], seed))
         box, found = _box_size(size, _fold(seed, 1), (area_min / 100, area_max / 100), aspect_min)
         start = tf.cast(tf.stack(place) * tf.cast(size - box + 1, tf.float32), tf.int32)
 
@@ -62,7 +62,7 @@ def _box_size(
     size: tf.Tensor, seed: tf.Tensor, area: tuple[float, float], aspect_min: float
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Height and width, int32 `[2]`, of the first box that fits, and whether there is one."""
-    draws = tf.random.stateless_uniform([2, _ATTEMPTS], seed)
+    draws = draw([2, _ATTEMPTS], seed)
     log_aspect = math.log(aspect_min) * (1 - 2 * draws[0])
     pixels = tf.cast(tf.reduce_prod(size), tf.float32) * (area[0] + (area[1] - area[0]) * draws[1])
     scale = tf.exp(0.5 * tf.stack([log_aspect, -log_aspect], axis=1))

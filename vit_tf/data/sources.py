@@ -97,9 +97,10 @@ class Source:
             spec[self.features["filename"]] = tf.io.FixedLenFeature([], tf.string, "")
         parsed = tf.io.parse_single_example(serialized, spec)
         filename = parsed[self.features["filename"]] if "filename" in self.features else ""
+        label = parsed[self.features["label"]]
         return {
             "image": parsed[self.features["image"]],
-            "label": parsed[self.features["label"]] - self._label_offset,
+            "label": label - self._label_offset if self._label_offset else label,
             "filename": tf.convert_to_tensor(filename),
         }
 

@@ -74,7 +74,7 @@ class Targets:
                 good = require(inside, f"a label is outside 0..{self.num_classes - 1}")
                 number *= tf.cast(good, tf.int32)
             target = number if number.shape.rank == 0 else self._multi_hot(number)
-        return tf.ensure_shape(target, self.spec.shape)
+        return target
 
     def _multi_hot(self, labels: tf.Tensor) -> tf.Tensor:
         return tf.minimum(tf.reduce_sum(tf.one_hot(labels, self.num_classes), axis=0), 1.0)

@@ -120,7 +120,7 @@ def _label_feature(
         return name, labels[name]
     kinds = [
         f"{key} ({'one label' if labels[key] is info.features[key] else 'several labels'})"
-        for key in labels
+        for key in sorted(labels)
     ]
     have = f"{info.full_name} has {len(labels)} label features: {', '.join(kinds) or 'none'}"
     if name is None:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from vit_tf.data.augment_ops import ENHANCING
 from vit_tf.data.image_ops import on_rgb_and_seed
-from vit_tf.data.op_registry import FeaturesFn, register_op
+from vit_tf.data.op_registry import FeaturesFn, draw, register_op
 from vit_tf.data.timm_policy import TimmOps, draw_magnitudes, parse_config
 
 TIMM_OPS = (
@@ -77,7 +77,7 @@ def timm_randaug(
     ops = TimmOps(TIMM_OPS, interpolation, fill, settings.increasing)
 
     def augment(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        draws = tf.random.stateless_uniform([settings.num_layers, 3], seed)
+        draws = draw([settings.num_layers, 3], seed)
         magnitudes = draw_magnitudes(
             [settings.num_layers],
             tf.random.experimental.stateless_fold_in(seed, 1),
