@@ -34,6 +34,7 @@ def eval_input(digits_dir):
 
 
 def make_model():
+    keras.utils.set_random_seed(0)
     model = create_model(
         "vit",
         image_size=16,
