@@ -18,6 +18,7 @@ setup(
         "absl-py",
         "gin-config>=0.5",
         "google-crc32c>=1.5",
+        "grpcio",  # asks whether a tf.data service answers
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "keras>=3.13,<4",
         "matplotlib",

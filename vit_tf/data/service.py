@@ -56,9 +56,9 @@ class DataService:
         """One consumer's batches of an endless stream of steps, made by the service.
 
         All consumers read a step from the same service worker (coordinated reads); each worker has
-        a job of its own, since TensorFlow passes over a worker that is not ready within 0.1 s, and
-        so would mix up the steps of one job. Workers that join later are left out until the next
-        start. When one is lost, so are its steps, and reading fails within about half a minute.
+        a job of its own, since one job of several workers hands out their steps in any order.
+        Workers that join later are left out until the next start. When one is lost, so are its
+        steps, and reading fails within about half a minute.
 
         Args:
           make_batches: from `turn` and `turns` makes pairs of a step (int64 scalar) and a batch, a
