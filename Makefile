@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-augment model-table \
-	lint format clean
+.PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-input benchmark-memory \
+	model-table lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 19
@@ -34,8 +34,11 @@ benchmark-cifar10: $(STAMP)  ## a small ViT on CIFAR-10: make benchmark-cifar10 
 model-table: $(STAMP)  ## rewrites the README's tables of models: a few minutes
 	$(BIN)/python tools/model_table.py README.md
 
-benchmark-augment: $(STAMP)  ## RandAugment's speed: make benchmark-augment DATA_DIR=data/flowers5
-	$(BIN)/python benchmarks/augment.py --data_dir=$(or $(DATA_DIR),data/flowers5)
+benchmark-input: $(STAMP)  ## the input's speed: make benchmark-input DATA_DIR=data/flowers5
+	$(BIN)/python benchmarks/input.py --data_dir=$(or $(DATA_DIR),data/flowers5)
+
+benchmark-memory: $(STAMP)  ## the input's memory over epochs, with a window of 50,000 records
+	$(BIN)/python benchmarks/input_memory.py
 
 lint: $(STAMP)  ## ruff: format and rules
 	$(BIN)/ruff format --check .

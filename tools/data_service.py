@@ -61,6 +61,8 @@ def main(argv: list[str]) -> None:
             server = service_servers.start_worker(_DISPATCHER.value, host, port)
         else:
             server = service_servers.start_dispatcher(port, _WORK_DIR.value)
+    except ConnectionError as error:
+        _fail(str(error))
     except (OSError, RuntimeError, tf.errors.OpError) as error:
         _fail(f"the {_MODE.value} cannot listen on port {port}: {error}")
     if is_worker:

@@ -14,7 +14,7 @@ r"""Shows what a model will see, and checks every record on the way.
 
 In --out it writes
   batch.png     images of a batch, as stored and as the model sees them, with their classes
-  classes.png   examples of each class; empty classes are red
+  classes.png   how many examples each class has; empty classes are red
   sizes.png     how large the images are, and how many are smaller than what the model sees
   summary.json  all of it in numbers, with file, record and byte offset of each bad record
 

@@ -107,6 +107,20 @@ def test_a_shard_deleted_while_reading_is_an_error_not_a_hang(tmp_path, training
         for _ in range(200):
             next(batches)
     assert time.monotonic() - began < 30
+    missing = "a file of .* that was there at the start is missing: .*tfrecord.* Put it back"
+    assert re.match(missing, data.diagnose())
+
+
+def test_records_behind_a_damaged_length_are_said_to_be_lost(tmp_path):
+    foreign_shards(tmp_path, good_records(4), good_records(4), good_records(4))
+    shard = tmp_path / "train-1"
+    content = bytearray(shard.read_bytes())
+    content[1] ^= 1
+    shard.write_bytes(content)
+    source = foreign_shards(tmp_path)
+    data = Input(source, PREPROCESS, 4, training=False, on_bad_record="skip")
+    lost = f"at byte 0: the file's last {len(content)} bytes and their records are lost"
+    assert [reason for reason in data.skipped.values() if lost in reason]
 
 
 def test_a_shard_missing_from_the_start_is_named(tmp_path):

@@ -238,6 +238,10 @@ def test_parts_stop_cleanly_when_asked(number):
         (["--mode=worker"], "--mode=worker needs --dispatcher=host:port"),
         (["--mode=dispatcher", "--dispatcher=a:1"], "--dispatcher is for --mode=worker"),
         (["--mode=dispatcher", "grpc://a:1"], "unknown arguments: grpc://a:1"),
+        (
+            ["--mode=worker", "--dispatcher=localhost:1"],
+            "no tf.data service answers at grpc://localhost:1",
+        ),
     ],
 )
 def test_flags_that_do_not_go_together(flags, message):

@@ -89,6 +89,7 @@ def plot_class_counts(
     axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.margins(x=0.1)
     axis.set_xlabel("examples")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.set_title(title, fontsize=10)
     figure.tight_layout()

@@ -46,7 +46,8 @@ class Input:
       class_weights: `"balanced"`: training shows all classes equally often; `"square_root"`: as
         the square root of their number of examples; or the share of each class, in any unit.
         Reads all records once for their labels.
-      on_bad_record: `"error"`, or `"skip"`: corrupt records are left out, undecodable images and
+      on_bad_record: what becomes of records that cannot be used (a file that vanishes is an error):
+        `"error"`, or `"skip"`: corrupt records are left out, undecodable images and
         labels out of range become examples with mask 0; all are warned of, counted and listed in
         `skipped`.
       cache: keep the encoded records in memory.
@@ -175,6 +176,8 @@ class Input:
             workers.
           ConnectionError: the service does not answer.
         """
+        if start_step < 0:
+            raise ValueError(f"start_step must not be negative, got {start_step}")
         worker = Worker.of(input_context, self.batch_size)
         if self.service is not None:
             batches = self._served(worker, start_step, job)

@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import inspect
+import types
+import typing
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -25,11 +27,20 @@ class Op:
     def signature(self) -> str:
         """How the op is written in a preprocessing string, with its defaults."""
         signature = inspect.signature(self.factory)
-        return f"{self.name}{signature.replace(return_annotation=inspect.Signature.empty)}"
+        text = str(signature.replace(return_annotation=inspect.Signature.empty))
+        return self.name + text.replace("collections.abc.", "")
 
     def make(self, *args, **kwargs) -> FeaturesFn:
         """Builds the op's function; `ValueError` with the signature if the arguments do not fit."""
         try:
+            bound = inspect.signature(self.factory).bind(*args, **kwargs)
+            hints = typing.get_type_hints(self.factory)
+            for name, value in bound.arguments.items():
+                is_list = bound.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+                if not all(
+                    _fits(item, hints.get(name)) for item in (value if is_list else [value])
+                ):
+                    raise ValueError(f"{name} cannot be {value!r}")
             return self.factory(*args, **kwargs)
         except (TypeError, ValueError) as error:
             given = [repr(arg) for arg in args] + [f"{k}={v!r}" for k, v in kwargs.items()]
@@ -40,6 +51,23 @@ class Op:
 
 
 _OPS: dict[str, Op] = {}
+
+
+def _fits(value: object, hint: object) -> bool:
+    """Whether a literal is of a hinted type; hints of other kinds fit everything."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in arguments)
+    if origin is tuple:
+        of_length = isinstance(value, tuple | list) and len(value) == len(arguments)
+        return of_length and all(map(_fits, value, arguments))
+    if origin is Sequence:
+        is_sequence = isinstance(value, tuple | list)
+        return is_sequence and all(_fits(item, arguments[0]) for item in value)
+    if hint in (int, float):
+        return is_number and (hint is float or isinstance(value, int))
+    return not isinstance(hint, type) or isinstance(value, hint)
 
 
 def register_op(

@@ -6,6 +6,7 @@ the image's dtype: an uint8 image is clipped and rounded (as PIL and timm do; bi
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from vit_tf.data.decode import MAX_PIXELS, check_decoding, decode_image
@@ -53,7 +54,10 @@ def decode(
 
 @register_op("resize")
 def resize(
-    height: int, width: int | None = None, method: str = "bilinear", antialias: bool = False
+    height: int | Sequence[int],
+    width: int | None = None,
+    method: str = "bilinear",
+    antialias: bool = False,
 ) -> FeaturesFn:
     """Resizes to `[height, width]` (square by default), ignoring the aspect ratio."""
     size = height_and_width(height if width is None else (height, width))
@@ -165,6 +169,8 @@ def _value_range_of_batch(low: float = -1.0, high: float = 1.0) -> BatchFn:
 @register_op("value_range", batched=_value_range_of_batch)
 def value_range(low: float = -1.0, high: float = 1.0) -> FeaturesFn:
     """Maps [0, 255] linearly to [low, high], float32."""
+    if low == high:
+        raise ValueError(f"low and high must differ, got {low} twice")
     return on_image(_linear(low, high))
 
 
@@ -178,6 +184,11 @@ def standardize(
     mean: float | Sequence[float] = IMAGENET_MEAN, std: float | Sequence[float] = IMAGENET_STD
 ) -> FeaturesFn:
     """Maps [0, 255] to [0, 1], then subtracts `mean` and divides by `std` per channel (DeiT)."""
+    for name, value in (("mean", mean), ("std", std)):
+        if not isinstance(value, int | float) and len(value) not in (1, 3):
+            raise ValueError(f"{name} must be one number or three, got {value!r}")
+    if not np.all(np.asarray(std) > 0):
+        raise ValueError(f"std must be above 0, got {std!r}")
     mean, std = tf.nest.map_structure(float, (mean, std))
 
     def normalize(image: tf.Tensor) -> tf.Tensor:

@@ -43,10 +43,12 @@ class Preprocess:
     """
 
     def __init__(self, ops: str):
+        if not isinstance(ops, str):
+            raise ValueError(f"preprocessing must be a string of ops, got {ops!r}")
         calls = _parse(ops)
-        if not calls[0][0].startswith("decode"):
-            raise ValueError(f"Preprocessing must begin with decode: {ops!r}")
         registered = [op_registry.get_op(name) for name, _, _, _ in calls]
+        if [op.name.startswith("decode") for op in registered] != [True] + [False] * len(calls[1:]):
+            raise ValueError(f"Preprocessing must begin with decode, and decode once: {ops!r}")
         self.random_ops = [op.name for op in registered if op.random]
         self._canonical = "|".join(text for _, _, _, text in calls)
         self._functions = [

@@ -244,7 +244,8 @@ def _read_length(file, offset: int, size: int) -> tuple[int, str | None]:
     if masked_crc32c(header[:8]) != stored:
         if offset == 0 and header.startswith(b"\x1f\x8b"):
             return 0, "the file is gzip-compressed; decompress it first"
-        return 0, f"CRC mismatch in the length at byte {offset}"
+        behind = f"the file's last {size - offset} bytes and their records are lost"
+        return 0, f"CRC mismatch in the length at byte {offset}: {behind}"
     end = offset + _HEADER_BYTES + length + _FOOTER_BYTES
     if end > size:
         return 0, f"the file ends at byte {size}, inside the record of bytes {offset} to {end}"

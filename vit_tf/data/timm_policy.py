@@ -70,7 +70,7 @@ class TimmOps:
       translate: translations at magnitude 10, as a share of the image's side.
 
     Raises:
-      ValueError: there is no such interpolation.
+      ValueError: there is no such interpolation, or no such grey level.
     """
 
     names: Sequence[str]
@@ -84,6 +84,8 @@ class TimmOps:
             raise ValueError(
                 f"interpolation must be one of {INTERPOLATIONS}, got {self.interpolation!r}"
             )
+        if not all(0 <= level <= 255 for level in tf.nest.flatten(self.fill)):
+            raise ValueError(f"fill must be in 0..255, got {self.fill!r}")
 
     @functools.cached_property
     def op_set(self) -> OpSet:

@@ -10,6 +10,7 @@ from vit_tf.data.indexed_stream import IndexedStream
 from vit_tf.data.record_order import RecordOrder
 from vit_tf.data.record_stream import RecordStream
 from vit_tf.data.sampling_groups import (
+    CLASS_WEIGHTS,
     SamplingGroups,
     class_groups,
     part_groups,
@@ -70,6 +71,8 @@ class Sampling:
     def __post_init__(self):
         check_choice("shard_by", self.shard_by, ("examples", "files"))
         check_choice("shuffle", self.shuffle, ("window", "global"))
+        if isinstance(self.class_weights, str):
+            check_choice("class_weights", self.class_weights, tuple(CLASS_WEIGHTS))
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
         if self.shuffle_window is not None and self.shuffle_window < 1:
@@ -182,8 +185,14 @@ class WorkerStreams:
 
     def describe_damage(self, stream: RecordStream, error: tf.errors.OpError) -> str:
         """A sentence about the first corrupt record of a stream that could not be read."""
-        for index, corrupt in stream.damage():
-            return bad_record_sentence(self._source.locate(index), str(corrupt))
+        try:
+            for index, corrupt in stream.damage():
+                return bad_record_sentence(self._source.locate(index), str(corrupt))
+        except tf.errors.NotFoundError as gone:
+            return (
+                f"a file of {self._source.name} that was there at the start is missing: "
+                f"{gone.message}. Put it back or write the dataset again, and start again"
+            )
         return f"{self._source.name} cannot be read: {error.message}"
 
     def _make(self, worker_id: int, count: int) -> RecordStream:
