@@ -1,6 +1,7 @@
 """Bad records: found and named by `diagnose`, or skipped, counted and reported."""
 
 import logging
+import os
 import re
 
 import numpy as np
@@ -121,7 +122,11 @@ def test_a_skipped_record_is_masked_counted_and_named(tmp_path, kind, caplog):
 @pytest.mark.parametrize(
     ("damaged", "reason"),
     [
-        ({"at": 3}, "CRC mismatch in the length at byte {offset}"),
+        (
+            {"at": 3},
+            "CRC mismatch in the length at byte {offset}: the file's last {rest} bytes and their "
+            "records are lost",
+        ),
         ({"at": 40}, "CRC mismatch in the {size} data bytes at byte {data}"),
         ({"cut": 50}, "the file ends at byte {cut}, inside the record of bytes {offset} to {end}"),
     ],
@@ -129,10 +134,16 @@ def test_a_skipped_record_is_masked_counted_and_named(tmp_path, kind, caplog):
 @pytest.mark.parametrize("training", [True, False])
 def test_corrupt_record_is_named_with_file_record_and_byte(tmp_path, damaged, reason, training):
     source = make_source(tmp_path)
-    end = tfrecord.offset_of(source.segments[0].path, BAD + 1)
+    path = source.segments[0].path
+    end = tfrecord.offset_of(path, BAD + 1)
     offset = damage(source, **damaged)
     reason = reason.format(
-        offset=offset, data=offset + 12, size=end - offset - 16, cut=offset + 50, end=end
+        offset=offset,
+        data=offset + 12,
+        size=end - offset - 16,
+        cut=offset + 50,
+        end=end,
+        rest=os.path.getsize(path) - offset,
     )
     data = Input(source, PREPROCESS, 5, training=training)
     with pytest.raises(tf.errors.DataLossError):

@@ -1,5 +1,7 @@
 """The framing: counts, and damage of every kind with record number, byte offset and reason."""
 
+import os
+
 import pytest
 import tensorflow as tf
 import tiny_records
@@ -73,8 +75,11 @@ def test_flipped_length_byte_ends_what_can_be_found(path):
     flip(path, OFFSETS[3] + 1)
     result = tfrecord.scan(Segment(path, 0, 6))
     lost = f"lost behind the damage at byte {OFFSETS[3]}"
+    rest = f"the file's last {os.path.getsize(path) - OFFSETS[3]} bytes and their records"
     assert result.corrupt == [
-        CorruptRecord(3, OFFSETS[3], f"CRC mismatch in the length at byte {OFFSETS[3]}"),
+        CorruptRecord(
+            3, OFFSETS[3], f"CRC mismatch in the length at byte {OFFSETS[3]}: {rest} are lost"
+        ),
         CorruptRecord(4, OFFSETS[3], lost),
         CorruptRecord(5, OFFSETS[3], lost),
     ]

@@ -37,10 +37,9 @@ class Op:
             hints = typing.get_type_hints(self.factory)
             for name, value in bound.arguments.items():
                 is_list = bound.signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
-                if not all(
-                    _fits(item, hints.get(name)) for item in (value if is_list else [value])
-                ):
-                    raise ValueError(f"{name} cannot be {value!r}")
+                for item in value if is_list else [value]:
+                    if not _fits(item, hints.get(name)):
+                        raise ValueError(f"{name} cannot be {item!r}")
             return self.factory(*args, **kwargs)
         except (TypeError, ValueError) as error:
             given = [repr(arg) for arg in args] + [f"{k}={v!r}" for k, v in kwargs.items()]

@@ -56,11 +56,7 @@ def class_groups(
     """
     names = class_names or range(num_classes)
     if isinstance(class_weights, str):
-        if class_weights not in CLASS_WEIGHTS:
-            raise ValueError(
-                f"class_weights must be {' or '.join(map(repr, CLASS_WEIGHTS))} or one weight a "
-                f"class, got {class_weights!r}"
-            )
+        check_named_weights(class_weights)
         counts = np.bincount(labels[labels >= 0], minlength=num_classes)
         weights = np.where(counts > 0, counts ** CLASS_WEIGHTS[class_weights], 0.0)
     else:
@@ -74,6 +70,15 @@ def part_groups(source: Source, indices: np.ndarray) -> SamplingGroups:
     starts = np.cumsum([0] + [part.num_examples for part in source.parts[:-1]])
     groups = np.searchsorted(starts, indices, side="right") - 1
     return SamplingGroups(groups, source.weights, [part.name for part in source.parts])
+
+
+def check_named_weights(class_weights: str) -> None:
+    """Fails unless this is one of the names that stand for weights of classes."""
+    if class_weights not in CLASS_WEIGHTS:
+        raise ValueError(
+            f"class_weights must be {' or '.join(map(repr, CLASS_WEIGHTS))} or one weight a "
+            f"class, got {class_weights!r}"
+        )
 
 
 def check_weights(name: str, weights: np.ndarray, count: int, of: str) -> None:

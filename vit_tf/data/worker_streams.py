@@ -10,8 +10,8 @@ from vit_tf.data.indexed_stream import IndexedStream
 from vit_tf.data.record_order import RecordOrder
 from vit_tf.data.record_stream import RecordStream
 from vit_tf.data.sampling_groups import (
-    CLASS_WEIGHTS,
     SamplingGroups,
+    check_named_weights,
     class_groups,
     part_groups,
     read_labels,
@@ -72,7 +72,7 @@ class Sampling:
         check_choice("shard_by", self.shard_by, ("examples", "files"))
         check_choice("shuffle", self.shuffle, ("window", "global"))
         if isinstance(self.class_weights, str):
-            check_choice("class_weights", self.class_weights, tuple(CLASS_WEIGHTS))
+            check_named_weights(self.class_weights)
         if self.repeats < 1:
             raise ValueError(f"repeats must be at least 1, got {self.repeats}")
         if self.shuffle_window is not None and self.shuffle_window < 1:
