@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from official.vision.ops import preprocess_ops
 from PIL import Image
 
-from vit_tf.data.op_registry import get_op, register_op
+from vit_tf.data.op_registry import draw, get_op, register_op
 from vit_tf.data.preprocess import Preprocess
 
 
@@ -385,3 +385,9 @@ def test_value_range_and_standardize():
     np.testing.assert_allclose(
         run("decode|standardize(0.5, 0.5)", saved(image)), unit * 2 - 1, atol=1e-6
     )
+
+
+def test_draw_gives_the_numbers_of_stateless_uniform():
+    for seed in ([0, 0], [3, 2**40], [-1, 5]):
+        expected = tf.random.stateless_uniform([2, 7], tf.constant(seed, tf.int64))
+        np.testing.assert_array_equal(draw([2, 7], tf.constant(seed, tf.int64)), expected)
