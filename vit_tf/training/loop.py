@@ -9,7 +9,12 @@ import orbit
 import tensorflow as tf
 
 from vit_tf.training.optimization import Optimization
-from vit_tf.training.randomness import augmentation_key, batch_statistics, seeded_step
+from vit_tf.training.randomness import (
+    augmentation_key,
+    batch_statistics,
+    seeded_step,
+    step_key,
+)
 from vit_tf.training.strategies import is_tpu
 from vit_tf.training.tasks import Task
 
@@ -174,6 +179,7 @@ class TrainLoop(orbit.StandardTrainer):
 
     def _replica_gradients(self, batch: Mapping[str, tf.Tensor]):
         key = augmentation_key(self._seed, self.global_step)
+        batch = {**batch, **self._task.draw(step_key(self._seed, self.global_step))}
         batch = self._task.augment(self._model, batch, key)
         with tf.GradientTape() as tape:
             with seeded_step(self._model, self._seed, self.global_step):

@@ -26,7 +26,12 @@ def augmentation_key(seed: int, step: tf.Tensor) -> tf.Tensor:
     Returns:
       int32 [2], another one on each replica.
     """
-    return _fold_in(_step_key(seed, step), _AUGMENTATION)
+    return _fold_in(_replica_key(seed, step), _AUGMENTATION)
+
+
+def step_key(seed: int, step: tf.Tensor) -> tf.Tensor:
+    """The seed of what a step draws once for all replicas: int32 [2]."""
+    return tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
 
 
 @contextlib.contextmanager
@@ -45,7 +50,7 @@ def seeded_step(model: keras.Model, seed: int, step: tf.Tensor) -> Iterator[None
       Nothing.
     """
     generators = [v for v in model.non_trainable_variables if _is_seed(v)]
-    key = _step_key(seed, step)
+    key = _replica_key(seed, step)
     seeds = [
         (generator, tf.cast(_fold_in(key, index), generator.dtype))
         for index, generator in enumerate(generators)
@@ -63,10 +68,9 @@ def batch_statistics(model: keras.Model) -> list[keras.Variable]:
     return [v for v in model.non_trainable_variables if not _is_seed(v)]
 
 
-def _step_key(seed: int, step: tf.Tensor) -> tf.Tensor:
-    key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
+def _replica_key(seed: int, step: tf.Tensor) -> tf.Tensor:
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return _fold_in(key, tf.cast(replica, tf.int32))
+    return _fold_in(step_key(seed, step), tf.cast(replica, tf.int32))
 
 
 def _fold_in(key: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:

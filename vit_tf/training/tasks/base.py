@@ -33,7 +33,7 @@ class Task(abc.ABC):
         Args:
           model: what `build_model` returned.
           batch: a replica's: `"image"`, `"label"`, `"mask"` [batch] (0 for examples that are
-            none), ...
+            none), ... and what `draw` added.
           key: int32 [2], the seed of whatever is random here; it follows from the run's seed, the
             step and the replica.
 
@@ -42,6 +42,17 @@ class Task(abc.ABC):
         """
         return batch
 
+    def draw(self, key: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What a step draws once, the same on all replicas, such as a patch size.
+
+        Args:
+          key: int32 [2], the seed; it follows from the run's seed and the step.
+
+        Returns:
+          Name -> scalar, which the step's batch gets in addition; by default nothing.
+        """
+        return {}
+
     @abc.abstractmethod
     def train_values(self, model: keras.Model, batch: Batch) -> Values:
         """Values of training examples, among them `"loss"`, which is minimised.
@@ -49,7 +60,7 @@ class Task(abc.ABC):
         Args:
           model: what `build_model` returned.
           batch: `"image"` [batch, height, width, channels], `"label"` [batch] or float
-            [batch, classes], ... and what `augment` added.
+            [batch, classes], ... and what `augment` and `draw` added.
 
         Returns:
           Name -> float32 [batch].
