@@ -71,6 +71,7 @@ EXAMPLES = [
     Example("central_crop", ((5, 6),), size=lambda *_: (5, 6)),
     Example("random_crop", (7, 2), size=lambda *_: (7, 7)),
     Example("inception_crop", ((5, 4),), size=lambda *_: (5, 4)),
+    Example("random_resized_crop", ((5, 4),), size=lambda *_: (5, 4), bounds=None),  # bicubic
     Example("flip_lr"),
     # Colour and policies
     Example("randaug", (2, 10), ("uint8",)),

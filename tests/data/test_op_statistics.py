@@ -13,13 +13,13 @@ def uniform(low: float, high: float):
     return scipy.stats.uniform(low, high - low).cdf
 
 
-def parts(height: int, width: int, seeds: int, **arguments) -> np.ndarray:
-    """What `inception_crop` cuts out: `[seeds, 4]`, top, left, height, width."""
+def parts(height: int, width: int, seeds: int, op="inception_crop", **arguments) -> np.ndarray:
+    """What a crop cuts out: `[seeds, 4]`, top, left, height, width."""
     y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     image = np.stack([y, x], -1).astype(np.float32)
     # The mean places of the part's four quarters tell its borders.
     quarters = run_many(
-        "inception_crop", 2, method="area", image=image, seeds=seeds, **arguments
+        op, 2, method="area", antialias=False, image=image, seeds=seeds, **arguments
     ).astype(np.float64)
     first, last = quarters[:, 0, 0], quarters[:, 1, 1]
     size = 2 * (last - first)
@@ -87,6 +87,54 @@ def test_inception_crop_by_default_has_the_distribution_of_tensorflows_sampler(s
     theirs = next(dataset.batch(3000).as_numpy_iterator())
     for one, other in zip(ours.T, theirs.T, strict=True):
         assert scipy.stats.ks_2samp(one, other).pvalue > ALMOST_NEVER
+
+
+def torchvision_part(rng, height, width, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
+    """`RandomResizedCrop.get_params` of torchvision 0.20 (transforms/transforms.py), in NumPy."""
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = np.exp(rng.uniform(*np.log(ratio)))
+        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return (
+                rng.integers(0, height - h, endpoint=True),
+                rng.integers(0, width - w, endpoint=True),
+                h,
+                w,
+            )
+    if width / height < ratio[0]:
+        w, h = width, round(width / ratio[0])
+    elif width / height > ratio[1]:
+        h, w = height, round(height * ratio[1])
+    else:
+        w, h = width, height
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+# The last is so long that ten tries often fail and the middle is taken.
+@pytest.mark.parametrize("size", [(150, 100), (120, 160), (60, 400)])
+def test_random_resized_crop_has_the_distribution_of_torchvisions_sampler(size):
+    ours = parts(*size, 3000, op="random_resized_crop")
+    rng = np.random.default_rng(3)
+    theirs = np.array([torchvision_part(rng, *size) for _ in range(3000)])
+    for one, other in zip(ours.T, theirs.T, strict=True):
+        assert scipy.stats.ks_2samp(one, other).pvalue > ALMOST_NEVER
+    middle = [
+        (len(found), (found[:, 0] == 0) & (found[:, 2] == size[0]) & (found[:, 3] == 80))
+        for found in (ours, theirs)
+    ]
+    if size == (60, 400):
+        table = [[falls.sum(), total - falls.sum()] for total, falls in middle]
+        assert table[1][0] > 100
+        assert scipy.stats.fisher_exact(table).pvalue > ALMOST_NEVER
+
+
+def test_random_resized_crop_that_never_fits_is_the_middle():
+    for size, found in (((40, 400), (0, 173, 40, 53)), ((400, 40), (173, 0, 53, 40))):
+        cut = parts(*size, 50, op="random_resized_crop", area_min=90)
+        np.testing.assert_array_equal(cut, np.tile(found, (50, 1)))
+    cut = parts(100, 100, 50, op="random_resized_crop", area_min=100, aspect_min=1.2)
+    np.testing.assert_array_equal(cut, np.tile((8, 0, 83, 100), (50, 1)))
 
 
 def test_random_erasing_draws_area_and_aspect_and_place_uniformly():

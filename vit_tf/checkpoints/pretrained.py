@@ -5,9 +5,11 @@ import re
 
 import keras
 
-from vit_tf import models
+from vit_tf import models, planning
 from vit_tf.checkpoints.describe import describe_checkpoint
+from vit_tf.checkpoints.files.stored import CheckpointFileError
 from vit_tf.checkpoints.load import load_checkpoint
+from vit_tf.checkpoints.public.addresses import cache_path
 from vit_tf.checkpoints.public.catalogue import find
 from vit_tf.checkpoints.public.download import download
 from vit_tf.models import Origin
@@ -48,6 +50,9 @@ def create_model(
     if not isinstance(weights, str | os.PathLike):
         raise ValueError(f"weights is a tag or a path, got {weights!r}.")
     weights = os.fspath(weights)
+    if planning.is_planned():
+        config = _planned(models.resolve_name(name), weights) | overrides
+        return models.create_model(name, include_top=include_top, **config)
     if _PATH.search(weights):
         config = _inferred(models.resolve_name(name), weights) | overrides
         model = models.create_model(name, include_top=include_top, **config)
@@ -58,6 +63,24 @@ def create_model(
     load_checkpoint(model, str(download(public.url, checksum=public.checksum)))
     model.origin = Origin(public.url, public.source, public.licence, public.upstream, public.top1)
     return model
+
+
+def _planned(name, weights):
+    """What weights decide on, without loading them; notes whether their file is there."""
+    if not _PATH.search(weights):
+        public = find(name, weights)
+        path = cache_path(public.url)
+        problem = None if path.exists() else f"comes from {public.url} when the run starts"
+        planning.note("weights", f"{weights} of {name} ({path})", problem)
+        return public.overrides
+    try:
+        config = _inferred(name, weights)
+        describe_checkpoint(weights)
+    except CheckpointFileError as error:
+        planning.note("weights", weights, str(error))
+        return {}
+    planning.note("weights", weights)
+    return config
 
 
 def _inferred(name, path):

@@ -20,6 +20,7 @@ from vit_tf.data import (  # noqa: F401, the modules with ops register them
     randaugment,
     random_erasing,
     timm_randaugment,
+    torchvision_crop,
 )
 from vit_tf.data import ops as _built_in_ops  # noqa: F401
 from vit_tf.data.op_registry import Features, FeaturesFn, Op

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from vit_tf.data.label_file import read_label_file
+from vit_tf import planning
+from vit_tf.data.label_file import LabelFile, read_label_file
 from vit_tf.data.record_stream import RecordStream
 from vit_tf.data.record_values import read_values
 from vit_tf.data.skipping import SkippedRecords, readable_segments
@@ -49,7 +50,14 @@ class RelabelledSource(Source):
                 "records: name the feature, such as TFRecordSource.features = {..., 'filename': "
                 "'image/filename'}; a TFDS dataset needs image/filename, file_name or filename"
             )
-        content = read_label_file(path, source.num_classes, source.class_names)
+        if planning.is_planned() and not tf.io.gfile.exists(path):
+            planning.note(
+                "labels", path, "put the file there, or name it with RelabelledSource.labels"
+            )
+            content = LabelFile({}, multi_label=True)
+        else:
+            planning.note("labels", path)
+            content = read_label_file(path, source.num_classes, source.class_names)
         super().__init__(
             name=f"{source.name}, labels of {os.path.basename(path)}",
             segments=source.segments,
@@ -61,6 +69,8 @@ class RelabelledSource(Source):
         self.parts, self.weights = source.parts, source.weights
         self.scattered = source.scattered
         self._source = source
+        if planning.is_planned():
+            return  # the records stay unread
         of_records = _labels_of_records(source, path, content.labels)
         counts = [len(of_record) for of_record in of_records]
         self._ends = tf.constant(np.cumsum(counts), tf.int64)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from vit_tf import planning
 from vit_tf.data import tfrecord
 from vit_tf.data.record_stream import RecordStream
 from vit_tf.data.sampling_groups import read_labels, require_one_label
@@ -77,6 +78,13 @@ class FewShotSource(Subset):
         if per_class < 1:
             raise ValueError(f"per_class must be at least 1, got {per_class}")
         require_one_label(source, "FewShotSource.per_class")
+        name = f"{source.name}, {per_class} per class (seed {seed})"
+        if planning.is_planned():  # the records stay unread: the right number of some others
+            planned = [tfrecord.Segment("", 0, per_class * source.num_classes)]
+            Source.__init__(
+                self, name, planned, source.features, source.num_classes, source.class_names
+            )
+            return
         labels = _labels(source)
         counts = np.bincount(labels, minlength=source.num_classes)
         names = source.class_names or range(source.num_classes)
@@ -90,7 +98,7 @@ class FewShotSource(Subset):
         super().__init__(
             source,
             np.sort(draw_per_class(labels, per_class, seed)),
-            f"{source.name}, {per_class} per class (seed {seed})",
+            name,
         )
 
 

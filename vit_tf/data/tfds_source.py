@@ -7,6 +7,7 @@ import re
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from vit_tf import planning
 from vit_tf.data import tfrecord
 from vit_tf.data.sources import WRITE_HINT, Source, content_of
 
@@ -26,11 +27,14 @@ class TFDSSource(Source):
       label_feature: the label's name; by default the only feature of type `ClassLabel` or
         `Sequence(ClassLabel)`. With the latter, such as `real_label` of `imagenet2012_real`, the
         source is multi-label.
+      expected_examples: how many examples the split must have: what recipes state, so that their
+        length is known before the data is there (`tools/train.py --dry_run`).
+      expected_classes: how many classes there must be, likewise.
 
     Raises:
       FileNotFoundError: no such directory or dataset, or shard files are missing.
-      ValueError: unknown split, another file format than TFRecord, or the image or label feature
-        cannot be found or is of another type.
+      ValueError: unknown split, another file format than TFRecord, the image or label feature
+        cannot be found or is of another type, or other numbers than expected.
     """
 
     def __init__(
@@ -41,8 +45,34 @@ class TFDSSource(Source):
         version: str | None = None,
         image_feature: str | None = None,
         label_feature: str | None = None,
+        expected_examples: int | None = None,
+        expected_classes: int | None = None,
     ):
-        folder = _dataset_folder(os.path.expanduser(str(data_dir)), name, version)
+        data_dir = os.path.expanduser(str(data_dir))
+        expected = {"examples": expected_examples, "classes": expected_classes}
+        try:
+            folder = _dataset_folder(data_dir, name, version)
+            self._init_from(folder, split, image_feature, label_feature)
+        except FileNotFoundError as error:
+            if not planning.is_planned() or None in expected.values():
+                raise
+            planning.note("data", os.path.join(data_dir, name) if name else data_dir, str(error))
+            self._init_as_expected(f"{data_dir} {split}", expected_examples, expected_classes)
+            return
+        planning.note("data", folder)
+        for what, number in expected.items():
+            found = getattr(self, f"num_{what}")
+            if number not in (None, found):
+                raise ValueError(
+                    f"{folder}: split {split!r} has {found:,} {what}, but expected_{what} is "
+                    f"{number:,}. If it is the data that was meant, set "
+                    f"TFDSSource.expected_{what} = {found} (or None)"
+                )
+
+    def _init_from(
+        self, folder: str, split: str, image_feature: str | None, label_feature: str | None
+    ) -> None:
+        """Makes the source of what a dataset's folder holds."""
         builder = tfds.builder_from_directory(folder)
         if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
             raise ValueError(
@@ -63,6 +93,15 @@ class TFDSSource(Source):
             num_classes=class_label.num_classes,
             class_names=class_label.names,
             multi_label=class_label is not builder.info.features[label],
+        )
+
+    def _init_as_expected(self, name: str, examples: int, classes: int) -> None:
+        """Makes a source that is only planned with: of the expected size, and not readable."""
+        super().__init__(
+            name=name,
+            segments=[tfrecord.Segment("", 0, examples)],
+            features={"image": "image", "label": "label"},
+            num_classes=classes,
         )
 
 

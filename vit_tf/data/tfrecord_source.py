@@ -9,6 +9,7 @@ import tensorflow as tf
 from absl import logging
 from google.protobuf import message
 
+from vit_tf import planning
 from vit_tf.data import tfrecord
 from vit_tf.data.slices import slice_segments
 from vit_tf.data.sources import Source, content_of
@@ -49,7 +50,17 @@ class TFRecordSource(Source):
         multi_label: bool = False,
     ):
         features = dict(features or {"image": "image/encoded", "label": "image/class/label"})
-        paths = _matching_files(os.path.expanduser(str(pattern)))
+        pattern = os.path.expanduser(str(pattern))
+        try:
+            paths = _matching_files(pattern)
+        except FileNotFoundError as error:
+            if not planning.is_planned() or num_examples is None or split is not None:
+                raise
+            planning.note("data", pattern, str(error))
+            planned = [tfrecord.Segment("", 0, num_examples)]
+            super().__init__(pattern, planned, features, num_classes, multi_label=multi_label)
+            return
+        planning.note("data", pattern)
         if isinstance(class_names, str):
             with tf.io.gfile.GFile(class_names) as file:
                 class_names = file.read().splitlines()
