@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BINDINGS = (
     "RunConfig.steps = 300",
     "RunConfig.eval_interval = 300",
-    "warmup_cosine.warmup_steps = 30",
+    "cosine.warmup = 30",
 )
 
 

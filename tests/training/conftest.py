@@ -8,7 +8,6 @@ from vit_tf.data.input import Input
 from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.models import create_model
 from vit_tf.training import Classification, Estimator, Optimization, RunConfig
-from vit_tf.training.schedules import warmup_cosine
 
 TINY = dict(
     name="vit",
@@ -59,7 +58,7 @@ def make_estimator(make_task, tmp_path):
     """`make_estimator(model_dir=None, model={...}, mixing=None, **RunConfig)`; trains fast."""
 
     def make(model_dir=None, model=None, mixing=None, peak=3e-3, **config):
-        optimization = Optimization(schedule=functools.partial(warmup_cosine, peak=peak))
+        optimization = Optimization(learning_rate=peak)
         settings = {"strategy": "cpu", "optimization": optimization, "steps": 20, **config}
         task = make_task(mixing, **(model or {}))
         return Estimator(task, model_dir or tmp_path / "run", RunConfig(**settings))

@@ -19,7 +19,7 @@ TINY = [
     "create_model.dropout = 0.1",
     "create_model.stochastic_depth = 0.1",
     "RunConfig.jit_compile = False",
-    "warmup_cosine.warmup_steps = 2",
+    "cosine.warmup = 2",
 ]
 
 

@@ -11,7 +11,6 @@ from vit_tf.data import Mixing
 from vit_tf.models import create_model
 from vit_tf.training import Classification, Estimator, Optimization, RunConfig, configuration
 from vit_tf.training.randomness import batch_statistics
-from vit_tf.training.schedules import constant
 
 SIZES = dict(image_size=8, width=8, depth=1, num_heads=2, mlp_dim=8, num_classes=4)
 make_distilled = functools.partial(create_model, "deit_distilled", patch_size=4, **SIZES)
@@ -82,7 +81,7 @@ class TestBatchStatistics:
             np.testing.assert_array_equal(old, new.numpy())
 
     def test_of_replicas_are_those_of_one_that_sees_all_images(self, tmp_path):
-        frozen = Optimization(schedule=functools.partial(constant, rate=0.0))
+        frozen = Optimization(schedule=0.0)
 
         def moving_mean(strategy, batch_size):
             config = RunConfig(

@@ -7,6 +7,7 @@ import pytest
 
 from vit_tf.training import configuration
 from vit_tf.training.run import run
+from vit_tf.training.run_length import RunLength
 
 QUICKSTART = ["gin/quickstart.gin"]
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ def clean_gin():
         ("RunConfg.steps = 1", r"No configurable matching 'RunConfg'[\s\S]*Did you mean RunConfig"),
         ("RunConfig.step = 1", r"doesn't have a parameter named 'step'[\s\S]*Did you mean steps"),
         ("run.task = @Clasification", r"'@Clasification'[\s\S]*Did you mean Classification"),
-        ("warmup_cosine.peek = 1", r"named 'peek'[\s\S]*Did you mean peak"),
+        ("cosine.warmpu = 1", r"named 'warmpu'[\s\S]*Did you mean warmup"),
         ("RunConfig.steps 3", r"Couldn't parse statement"),
     ],
 )
@@ -42,7 +43,7 @@ def test_every_shipped_file_can_be_read_and_makes_its_model_and_optimizer(file):
     configuration.parse([file])
     model = configuration.bound("create_model")()
     config = configuration.bound("RunConfig")()
-    optimizer = config.optimization.build(model, total_steps=1200)
+    optimizer = config.optimization.build(model, RunLength(1200, 128, 50_000))
     assert optimizer.weight_decay == 0.05
 
 
@@ -110,8 +111,8 @@ def test_references_of_included_files_count_and_comments_do_not(tmp_path):
 
 
 def test_bindings_that_nothing_asked_for_are_listed():
-    configuration.parse([], ["warmup_cosine.peak = 1.0", "SGD.momentum = 0.9"])
-    configuration.bound("warmup_cosine")(total_steps=10)
+    configuration.parse([], ["cosine.final = 0.1", "SGD.momentum = 0.9"])
+    configuration.bound("cosine")(RunLength(10))
     assert configuration.unused_bindings() == ["SGD.momentum"]
 
 
@@ -124,32 +125,31 @@ def test_what_the_code_decides_is_listed():
 def make(scope, *names):
     with gin.config_scope(scope):
         for name in names:
-            configuration.bound(name)()
+            configuration.bound(name)(RunLength(10))
 
 
 SCHEDULES = [
-    "Optimization.schedule = @train/warmup_cosine",
-    "Optimization.optimizer = @eval/warmup_cosine",
-    "train/warmup_cosine.peak = 1.0",
-    "eval/warmup_cosine.peak = 2.0",
-    "warmup_cosine.total_steps = 10",
+    "Optimization.schedule = @train/cosine",
+    "Optimization.optimizer = @eval/cosine",
+    "train/cosine.final = 0.1",
+    "eval/cosine.final = 0.2",
 ]
 
 
 def test_what_a_mode_does_not_make_is_not_listed():
     configuration.parse([], SCHEDULES)
     configuration.bound("Optimization")()
-    make("train", "warmup_cosine")
+    make("train", "cosine")
     assert configuration.unused_bindings() == []
 
 
 def test_a_binding_that_every_scope_overrules_is_listed():
-    configuration.parse([], [*SCHEDULES, "warmup_cosine.peak = 3.0"])
+    configuration.parse([], [*SCHEDULES, "cosine.final = 0.3"])
     configuration.bound("Optimization")()
-    make("train", "warmup_cosine")
+    make("train", "cosine")
     assert configuration.unused_bindings() == []  # the other scope may still use it
-    make("eval", "warmup_cosine")
-    assert configuration.unused_bindings() == ["warmup_cosine.peak"]
+    make("eval", "cosine")
+    assert configuration.unused_bindings() == ["cosine.final"]
 
 
 def test_what_another_part_replaced_is_not_listed():
@@ -160,12 +160,12 @@ def test_what_another_part_replaced_is_not_listed():
 
 
 def test_the_operative_text_can_be_read_again():
-    configuration.parse([], ["warmup_cosine.peak = 0.5", "warmup_cosine.warmup_steps = 3"])
-    schedule = configuration.bound("warmup_cosine")(total_steps=10)
+    configuration.parse([], ["cosine.final = 0.5", "cosine.warmup = 3"])
+    schedule = configuration.bound("cosine")(RunLength(10))
     text = configuration.operative_text()
     gin.clear_config()
     gin.parse_config(text)
-    again = configuration.bound("warmup_cosine")(total_steps=10)
+    again = configuration.bound("cosine")(RunLength(10))
     assert [float(schedule(s)) for s in range(11)] == [float(again(s)) for s in range(11)]
 
 

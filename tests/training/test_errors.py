@@ -137,7 +137,7 @@ def test_training_data_that_ends(make_estimator):
 
 def test_a_constant_rate_follows_the_configuration_on_resume(make_task, train_input, tmp_path):
     for steps, rate in ((1, 1e-3), (2, 5e-4)):
-        optimization = Optimization(schedule=functools.partial(constant, rate=rate))
+        optimization = Optimization(learning_rate=rate, schedule=constant)
         config = RunConfig(steps=steps, strategy="cpu", optimization=optimization)
         values = Estimator(make_task(), tmp_path / "run", config).train(train_input)
         assert values["learning_rate"] == pytest.approx(rate)

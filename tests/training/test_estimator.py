@@ -17,7 +17,7 @@ from vit_tf.data.mixing import Mixing
 from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.training import Estimator, Optimization, RunConfig, train_run
 from vit_tf.training.loop import TrainLoop
-from vit_tf.training.schedules import warmup_cosine
+from vit_tf.training.schedules import cosine
 
 MIXING = Mixing(mixup_alpha=0.8, cutmix_alpha=1.0, mode="elementwise")
 
@@ -26,10 +26,8 @@ MIXING = Mixing(mixup_alpha=0.8, cutmix_alpha=1.0, mode="elementwise")
 def trained(make_task, train_input, eval_input, tmp_path_factory):
     """A run of 300 steps with evaluation: the estimator, what it returned, and its folder."""
     model_dir = tmp_path_factory.mktemp("trained")
-    schedule = functools.partial(warmup_cosine, peak=4e-3, warmup_steps=20)
-    config = RunConfig(
-        steps=300, strategy="cpu", eval_interval=150, optimization=Optimization(schedule=schedule)
-    )
+    optimization = Optimization(learning_rate=4e-3, schedule=functools.partial(cosine, warmup=20))
+    config = RunConfig(steps=300, strategy="cpu", eval_interval=150, optimization=optimization)
     estimator = Estimator(make_task(), model_dir, config)
     return estimator, estimator.train_and_evaluate(train_input, eval_input), model_dir
 
@@ -333,9 +331,8 @@ def test_a_users_own_keras_optimizer_drops_in(make_task, train_input, tmp_path):
 @pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
 def test_momentum_sgd_trains_compiled(make_task, train_input, tmp_path, strategy):
     sgd = functools.partial(keras.optimizers.SGD, momentum=0.9)
-    schedule = functools.partial(warmup_cosine, peak=0.1)
     config = RunConfig(
-        steps=8, strategy=strategy, jit_compile=True, optimization=Optimization(sgd, schedule)
+        steps=8, strategy=strategy, jit_compile=True, optimization=Optimization(sgd, 0.1)
     )
     Estimator(make_task(), tmp_path, config).train(train_input)
     assert rows(tmp_path)[-1]["loss"] < rows(tmp_path)[0]["loss"]

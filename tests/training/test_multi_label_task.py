@@ -14,7 +14,7 @@ from vit_tf.data import Input, Mixing, RelabelledSource, TFDSSource
 from vit_tf.models import create_model
 from vit_tf.training import Classification, Estimator, Optimization, RunConfig, configuration
 from vit_tf.training.run import run
-from vit_tf.training.schedules import warmup_cosine
+from vit_tf.training.schedules import cosine
 
 SIZES = dict(image_size=8, patch_size=4, width=16, depth=1, num_heads=2, mlp_dim=16)
 make_model = functools.partial(create_model, "vit", num_classes=6, **SIZES)
@@ -136,8 +136,8 @@ def real_json(tmp_path_factory) -> str:
 
 
 def estimator_of(model_dir, **settings) -> Estimator:
-    schedule = functools.partial(warmup_cosine, peak=3e-3, warmup_steps=2)
-    config = {"strategy": "cpu", "steps": 30, "optimization": Optimization(schedule=schedule)}
+    optimization = Optimization(learning_rate=3e-3, schedule=functools.partial(cosine, warmup=2))
+    config = {"strategy": "cpu", "steps": 30, "optimization": optimization}
     loss = settings.pop("loss", "softmax")
     return Estimator(Classification(make_model, loss), model_dir, RunConfig(**config | settings))
 

@@ -129,10 +129,10 @@ def test_starting_again_with_another_configuration_tells_the_difference(
     execute, trained, tmp_path, capsys
 ):
     again = shutil.copytree(trained[0], tmp_path / "again")
-    execute("train_and_eval", again, "warmup_cosine.peak = 1e-3")
+    execute("train_and_eval", again, "Optimization.learning_rate = 1e-3")
     said = capsys.readouterr().out
     assert f"all {STEPS} steps are done; nothing to train" in said
-    differing = "  -warmup_cosine.peak = 0.003\n  +warmup_cosine.peak = 0.001\n"
+    differing = "  -Optimization.learning_rate = 0.003\n  +Optimization.learning_rate = 0.001\n"
     assert "the configuration differs from the one this run began with" in said
     assert differing in said
 

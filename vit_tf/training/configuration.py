@@ -15,13 +15,12 @@ import keras
 
 from vit_tf import data
 from vit_tf.checkpoints import create_model
-from vit_tf.training import schedules
+from vit_tf.training import schedules, tables
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.tasks import Classification
 
 _CONFIGURABLE: dict[str, Callable] = {
-    "AdamW": keras.optimizers.AdamW,
     "Classification": Classification,
     "FewShotSource": data.FewShotSource,
     "Input": data.Input,
@@ -30,13 +29,31 @@ _CONFIGURABLE: dict[str, Callable] = {
     "Optimization": Optimization,
     "RelabelledSource": data.RelabelledSource,
     "RunConfig": RunConfig,
-    "SGD": keras.optimizers.SGD,
     "TFDSSource": data.TFDSSource,
     "TFRecordSource": data.TFRecordSource,
-    "constant": schedules.constant,
     "create_model": create_model,
-    "warmup_cosine": schedules.warmup_cosine,
+    "layerwise_decay": tables.layerwise_decay,
 }
+_KERAS_OPTIMIZERS = (
+    keras.optimizers.Adafactor,
+    keras.optimizers.Adam,
+    keras.optimizers.AdamW,
+    keras.optimizers.Lion,
+    keras.optimizers.Muon,
+    keras.optimizers.Nadam,
+    keras.optimizers.RMSprop,
+    keras.optimizers.SGD,
+)
+_SCHEDULES = (
+    schedules.constant,
+    schedules.cosine,
+    schedules.epoch_cosine,
+    schedules.linear,
+    schedules.polynomial,
+    schedules.rsqrt,
+    schedules.staircase,
+)
+_CONFIGURABLE |= {part.__name__: part for part in (*_KERAS_OPTIMIZERS, *_SCHEDULES)}
 _BOUND = {
     name: gin.external_configurable(function, name) for name, function in _CONFIGURABLE.items()
 }

@@ -334,6 +334,7 @@ class Estimator:
                 run.step,
                 self.model_dir.path,
             )
+            report += f"\n{self.config.optimization.describe()}"
             print(report, flush=True)
             run.log.write_text("run", report)
             self._keep_config(run.log)

@@ -18,6 +18,7 @@ from vit_tf.training.preemption import (
     sum_over_replicas,
 )
 from vit_tf.training.run_config import RunConfig
+from vit_tf.training.run_length import RunLength
 from vit_tf.training.run_log import Progress, RunLog
 from vit_tf.training.state import RESTORE_ERRORS, by_path, first_line, optimizer_state
 from vit_tf.training.strategies import num_workers
@@ -65,7 +66,9 @@ class TrainRun:
         self.global_batch = global_batch(input_fn, strategy)
         model_dir.claim(model, total_steps)
         with strategy.scope():
-            optimizer = config.optimization.build(model, schedule_steps)
+            examples = getattr(input_fn, "examples_per_epoch", None)
+            length = RunLength(schedule_steps, self.global_batch, examples)
+            optimizer = config.optimization.build(model, length)
         self.loop = TrainLoop(
             task,
             model,
@@ -164,8 +167,7 @@ class TrainRun:
         if step % self._per_loop and step != self.total_steps:
             self._stop_if_asked(request)  # in the midst of a loop: its row is still to come
             return
-        learning_rate = self._config.optimization.optimizer.learning_rate
-        values["learning_rate"] = float(tf.convert_to_tensor(learning_rate))  # may be mirrored
+        values |= self._learning_rates()
         speed = self._progress.update(step, values)
         values.pop("input_wait_seconds")
         self._last_values = values | speed
@@ -173,6 +175,13 @@ class TrainRun:
         if step % self._every_checkpoint == 0 or step == self.total_steps:
             self._model_dir.save(self._manager, step)
         self._stop_if_asked(request)
+
+    def _learning_rates(self) -> dict[str, float]:
+        """The rate for the log, and those of the groups if there are several."""
+        rate = float(tf.convert_to_tensor(self._config.optimization.optimizer.learning_rate))
+        groups = self._config.optimization.learning_rates()
+        several = {f"learning_rate/{name}": value for name, value in groups.items()}
+        return {"learning_rate": rate} | (several if len(several) > 1 else {})
 
     def _stop_if_asked(self, request: StopRequest) -> None:
         if not request.seen_by_any_worker(self._strategy):
@@ -194,7 +203,7 @@ class TrainRun:
             f"the {bad.replace('_', ' ')} became {values[bad]} between steps "
             f"{self._last_step + 1} and {step}. "
             + (f"The last good checkpoint is {last}. " if last else "No checkpoint was written. ")
-            + "Lower the learning rate (warmup_cosine.peak), lengthen the warm-up or clip "
+            + "Lower the learning rate (Optimization.learning_rate), lengthen the warm-up or clip "
             "gradients harder (Optimization.clip_norm); RunConfig.check_finite = False goes on "
             "regardless"
         )
