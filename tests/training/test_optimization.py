@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vit_tf.training.gradients import sum_over_replicas
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_length import RunLength
 from vit_tf.training.schedules import constant, linear
@@ -193,7 +194,8 @@ def test_replicas_are_summed_before_they_are_clipped_and_only_once():
             # 4 on one replica and -1 on the other: 3 in sum, while each alone would be clipped.
             value = 4.0 - 5.0 * sign
             weights = model.trainable_weights
-            return optimization.apply([tf.fill(weight.shape, value) for weight in weights], weights)
+            gradients = [tf.fill(weight.shape, value) for weight in weights]
+            return optimization.apply(sum_over_replicas(gradients), weights)
 
         return strategy.run(replica)
 

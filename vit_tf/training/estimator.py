@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from vit_tf.analysis.learning_curve import plot_learning_curve
 from vit_tf.export import export_saved_model
 from vit_tf.training import strategies
+from vit_tf.training.eval_loop import EvalLoop
 from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
-from vit_tf.training.loop import EvalLoop
 from vit_tf.training.model_dir import ModelDir, config_difference
 from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig

@@ -1,7 +1,7 @@
 """How gradients become updates: optimizer, rates, decay, clipping, and which weights they concern.
 
-A step sums the gradients over replicas, clips them, and hands each weight to the optimizer with
-its own learning rate and its own decay. Three tables say which: see `tables`.
+A step clips the summed gradients and hands each weight to the optimizer with its own learning rate
+and its own decay. Three tables say which: see `tables`.
 """
 
 import functools
@@ -30,8 +30,8 @@ class Optimization:
 
     Any Keras optimizer drops in: `optimizer` is called with `learning_rate=` a schedule. Its
     `weight_decay` is the base of the weight decay, which is decoupled and done here; LAMB and LARS,
-    whose updates depend on it, are given it. Gradients are summed over replicas first and clipped
-    then, so the result does not depend on how many replicas share a batch.
+    whose updates depend on it, are given it. What is clipped is the gradient of the whole batch, so
+    the result does not depend on how many replicas share it.
 
     A table is rows of a regular expression and a value, or a function of the model that returns
     them. An expression must match a weight's whole name (`models.weight_names`, such as
@@ -110,7 +110,7 @@ class Optimization:
         self.peak = learning_rate
         # By table, each row with the weights that it caught; filled by `build`.
         self.groups: dict[str, list[tables.Row]] = {}
-        self._frozen: list[keras.Variable] = []
+        self.frozen: list[keras.Variable] = []
         # Of the trained weights, in the order of the optimizer.
         self._rates: list[float] = []
         self._decays: list[float] = []
@@ -141,21 +141,18 @@ class Optimization:
         return optimizer
 
     def apply(self, gradients: Sequence[tf.Tensor], weights: Sequence[keras.Variable]) -> tf.Tensor:
-        """Sums gradients over replicas, clips them and updates the weights, in replica context.
+        """Clips gradients and updates the weights, in replica context.
 
         Args:
-          gradients: one gradient a weight, of this replica's share of the batch.
+          gradients: one gradient a weight, summed over replicas (`gradients.sum_over_replicas`).
           weights: the weights, in the same order.
 
         Returns:
-          The global norm of the summed gradients before clipping, a float32 scalar.
+          The global norm of the gradients before clipping, a float32 scalar.
 
         Raises:
           TypeError: for an optimizer that does not update weight by weight.
         """
-        context = tf.distribute.get_replica_context()
-        if context.num_replicas_in_sync > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
         norm = global_norm(gradients)
         self._updated = set()
         self.optimizer.apply(self._clip(gradients, weights, norm), weights)
@@ -196,7 +193,7 @@ class Optimization:
 
     def _match(self, model: keras.Model) -> dict[str, keras.Variable]:
         """Matches the tables and freezes what they say; returns the weights that are trained."""
-        for weight in self._frozen:  # by an earlier build
+        for weight in self.frozen:  # by an earlier build
             weight.trainable = True
         named = weight_names(model.trainable_weights)
         self._sizes = {name: weight.shape.num_elements() for name, weight in named.items()}
@@ -205,8 +202,8 @@ class Optimization:
             for title, table in self._tables.items()
         }
         trains = tables.values(self.groups["trainable_table"])
-        self._frozen = [weight for name, weight in named.items() if not trains[name]]
-        for weight in self._frozen:
+        self.frozen = [weight for name, weight in named.items() if not trains[name]]
+        for weight in self.frozen:
             weight.trainable = False
         trained = {name: weight for name, weight in named.items() if trains[name]}
         if not trained:

@@ -6,8 +6,7 @@ made different on every replica. Here each step puts its own seeds in their plac
 randomness of a step follows from its number alone.
 """
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
@@ -26,7 +25,7 @@ def augmentation_key(seed: int, step: tf.Tensor) -> tf.Tensor:
     Returns:
       int32 [2], another one on each replica.
     """
-    return _fold_in(_replica_key(seed, step), _AUGMENTATION)
+    return fold_in(replica_key(seed, step), _AUGMENTATION)
 
 
 def step_key(seed: int, step: tf.Tensor) -> tf.Tensor:
@@ -34,46 +33,47 @@ def step_key(seed: int, step: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
 
 
-@contextlib.contextmanager
-def seeded_step(model: keras.Model, seed: int, step: tf.Tensor) -> Iterator[None]:
-    """Runs a model's forward pass with seeds that follow from `seed`, `step` and the replica.
+def replica_key(seed: int, step: tf.Tensor) -> tf.Tensor:
+    """The seed of a replica's forward pass in a step: int32 [2], another one on each replica."""
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return fold_in(step_key(seed, step), tf.cast(replica, tf.int32))
 
-    Updates that layers make to their other non-trainable weights meanwhile (batch statistics)
-    are applied when the block ends.
+
+def seeded(
+    model: keras.Model,
+    key: tf.Tensor,
+    values: Iterable[tuple[keras.Variable, tf.Tensor]] = (),
+) -> keras.StatelessScope:
+    """A scope in which a model draws from seeds that follow from a key.
+
+    What layers assign inside (batch statistics) does not reach the variables; the scope's
+    `get_current_value` tells it.
 
     Args:
-      model: the model that is called inside the block.
-      seed: the run's seed.
-      step: int64 scalar, number of the training step.
+      model: the model that is called inside the scope.
+      key: int32 [2], such as `replica_key`.
+      values: variables with the values that they are to have inside.
 
-    Yields:
-      Nothing.
+    Returns:
+      The scope, to be entered.
     """
     generators = [v for v in model.non_trainable_variables if _is_seed(v)]
-    key = _replica_key(seed, step)
     seeds = [
-        (generator, tf.cast(_fold_in(key, index), generator.dtype))
+        (generator, tf.cast(fold_in(key, index), generator.dtype))
         for index, generator in enumerate(generators)
     ]
-    with keras.StatelessScope(state_mapping=seeds) as scope:
-        yield
-    for variable in batch_statistics(model):
-        value = scope.get_current_value(variable)
-        if value is not None:
-            variable.assign(value)
+    return keras.StatelessScope(state_mapping=[*seeds, *values])
 
 
-def batch_statistics(model: keras.Model) -> list[keras.Variable]:
-    """What training changes without a gradient: moving averages, but no seeds."""
-    return [v for v in model.non_trainable_variables if not _is_seed(v)]
+def batch_statistics(
+    model: keras.Model, frozen: Iterable[keras.Variable] = ()
+) -> list[keras.Variable]:
+    """What training changes without a gradient: moving averages, but no seeds and no `frozen`."""
+    frozen = {id(variable) for variable in frozen}
+    return [v for v in model.non_trainable_variables if not _is_seed(v) and id(v) not in frozen]
 
 
-def _replica_key(seed: int, step: tf.Tensor) -> tf.Tensor:
-    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return _fold_in(step_key(seed, step), tf.cast(replica, tf.int32))
-
-
-def _fold_in(key: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
+def fold_in(key: tf.Tensor, number: tf.Tensor | int) -> tf.Tensor:
     """A key out of a key and a number, the same compiled or not."""
     return tf.random.experimental.stateless_fold_in(key, number, alg="philox")
 

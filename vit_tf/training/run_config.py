@@ -34,6 +34,8 @@ class RunConfig:
         Default: on CPUs yes, where it costs nothing; on GPUs no, where it is slower. TPUs always
         do. It stays on for the rest of the process.
       jit_compile: compiles the training step with XLA (on TPUs that is always so).
+      accumulation_steps: micro-batches that a replica's batch is split into. They go through the
+        model one after the other, in the memory of one; the update is that of the whole batch.
       check_finite: stops the run when the loss or the gradient becomes NaN or infinite.
     """
 
@@ -51,6 +53,7 @@ class RunConfig:
     seed: int = 0
     deterministic: bool | None = None
     jit_compile: bool = False
+    accumulation_steps: int = 1
     check_finite: bool = True
 
     def __post_init__(self):
@@ -59,7 +62,14 @@ class RunConfig:
                 f"give RunConfig.steps or RunConfig.epochs, not both; given steps={self.steps} "
                 f"and epochs={self.epochs}"
             )
-        for name in ("steps", "epochs", "steps_per_loop", "checkpoint_interval", "eval_interval"):
+        for name in (
+            "steps",
+            "epochs",
+            "steps_per_loop",
+            "checkpoint_interval",
+            "eval_interval",
+            "accumulation_steps",
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"RunConfig.{name} must be positive; given {value}")

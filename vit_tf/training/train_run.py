@@ -21,6 +21,7 @@ from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_length import RunLength
 from vit_tf.training.run_log import Progress, RunLog
 from vit_tf.training.state import RESTORE_ERRORS, by_path, first_line, optimizer_state
+from vit_tf.training.step import TrainStep
 from vit_tf.training.strategies import num_workers
 from vit_tf.training.tasks import Task
 
@@ -69,16 +70,8 @@ class TrainRun:
             examples = getattr(input_fn, "examples_per_epoch", None)
             length = RunLength(schedule_steps, self.global_batch, examples)
             optimizer = config.optimization.build(model, length)
-        self.loop = TrainLoop(
-            task,
-            model,
-            config.optimization,
-            strategy,
-            self.global_batch,
-            config.seed,
-            self._per_loop,
-            config.jit_compile,
-        )
+        step = TrainStep(task, model, config, strategy, self.global_batch)
+        self.loop = TrainLoop(step, strategy, self._per_loop)
         # Position in the data and seed of the randomness: with the step they say what comes next.
         self._examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seed = tf.Variable(config.seed, dtype=tf.int64, trainable=False)
@@ -87,7 +80,7 @@ class TrainRun:
             optimizer=optimizer_state(optimizer),
             examples_seen=self._examples_seen,
             seed=self._seed,
-            sums=self.loop.sums,
+            sums=step.sums,
         )
         self._manager = model_dir.checkpoint_manager(self._checkpoint, config.keep_checkpoints)
         self._restore()
