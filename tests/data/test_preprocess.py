@@ -204,6 +204,18 @@ def test_decode_takes_the_high_byte_of_16_bit_png():
     assert run("decode(1)", tf.io.encode_png(deep).numpy()).ravel().tolist() == [0, 1, 255]
 
 
+@pytest.mark.parametrize("method", ["area", "bicubic", "bilinear", "lanczos3", "nearest"])
+@pytest.mark.parametrize("side", [5, 8, 21, 60])  # of very large images too, of the same size too
+def test_resize_rounds_what_tensorflow_makes_of_the_bytes(method, side):
+    image = np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    expected = tf.image.resize(image, [8, 8], method).numpy()
+    expected = np.clip(np.round(expected), 0, 255).astype(np.uint8)
+    function = get_op("resize").make(8, method=method)
+    for spec in (tf.TensorSpec([None, None, 3], tf.uint8), tf.TensorSpec(image.shape, tf.uint8)):
+        traced = tf.function(lambda x: function({"image": x})["image"], input_signature=[spec])
+        np.testing.assert_array_equal(traced(image), expected)
+
+
 def test_resize_bilinear_is_half_pixel_centred_and_rounds():
     column = np.array([[0], [100], [200]], np.uint8)
     image = np.repeat(np.repeat(column, 3, 1)[..., None], 3, 2)
