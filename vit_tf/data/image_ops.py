@@ -124,14 +124,16 @@ def sharpness(image: tf.Tensor, factor: Scalar, rounded: bool = True) -> tf.Tens
 
 def autocontrast(image: tf.Tensor) -> tf.Tensor:
     """Stretches each channel to the range 0 to 255."""
-    low = tf.cast(tf.reduce_min(image, axis=[0, 1]), tf.float32)
-    high = tf.cast(tf.reduce_max(image, axis=[0, 1]), tf.float32)
+    rows = tf.cast(_rows(image), tf.float32)
+    # Over the rows first: there TensorFlow takes several values at a time.
+    low = tf.reduce_min(tf.reshape(tf.reduce_min(rows, axis=0), [-1, 3]), axis=0)
+    high = tf.reduce_max(tf.reshape(tf.reduce_max(rows, axis=0), [-1, 3]), axis=0)
     flat = tf.cast(high <= low, tf.float32)  # 1 for a channel with one value only: it stays
     low, span = low * (1 - flat), high - low + flat * 255
     width = tf.shape(image)[1:2]
     # The quotients lie on multiples of 1 / span: 0.001 * 255 / span is too little to reach the
     # next one, but more than rounding errors take away.
-    above = tf.cast(_rows(image), tf.float32) - tf.tile(low - 0.001, width)
+    above = rows - tf.tile(low - 0.001, width)
     return _like(tf.cast(above * tf.tile(255 / span, width), tf.uint8), image)
 
 

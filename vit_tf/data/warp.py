@@ -76,7 +76,7 @@ def warp(
     def row(row_index: tf.Tensor) -> tf.Tensor:
         terms = []
         for column_index, weight in x_taps:
-            value = tf.gather(pixels, row_index * width + column_index)
+            value = _pick(pixels, row_index * width + column_index)
             terms.append(tf.reshape(tf.cast(value, tf.float32), tf.shape(x_wide)) * weight)
         return tf.add_n(terms)
 
@@ -134,7 +134,12 @@ def _nearest(
     framed = tf.reshape(tf.concat([border, rows, border], axis=0), [-1, 3])
     row = tf.cast(tf.clip_by_value(y_in, 0, _float(height + 1)), tf.int32)
     column = tf.cast(tf.clip_by_value(x_in, 0, _float(width + 1)), tf.int32)
-    return tf.ensure_shape(tf.gather(framed, row * (width + 2) + column), image.shape)
+    return tf.ensure_shape(_pick(framed, row * (width + 2) + column), image.shape)
+
+
+def _pick(pixels: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """`tf.gather`, which for slices of few bytes takes half as long again."""
+    return tf.gather_nd(pixels, index[..., None])
 
 
 def _taps(
