@@ -10,6 +10,7 @@ import tiny_records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.python.framework import op_def_registry
+from tiny_records import assert_same
 
 from vit_tf.data.input import Input
 from vit_tf.data.tfds_source import TFDSSource
@@ -33,15 +34,6 @@ def take(dataset: tf.data.Dataset, count: int | None = None) -> list[dict[str, n
 
 def indices(batches: list[dict[str, np.ndarray]]) -> list[int]:
     return [int(index) for batch in batches for index in batch["index"]]
-
-
-def assert_same(left: list[dict], right: list[dict]) -> None:
-    assert len(left) == len(right)
-    for one, other in zip(left, right, strict=True):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert one[key].dtype == other[key].dtype
-            assert one[key].tobytes() == other[key].tobytes(), key
 
 
 def context(worker: int, workers: int, replicas: int | None = None) -> tf.distribute.InputContext:

@@ -9,6 +9,7 @@ import pytest
 import service_processes
 import tensorflow as tf
 import tiny_records
+from tiny_records import assert_same
 
 from vit_tf.data import service_servers
 from vit_tf.data.input import Input
@@ -47,15 +48,6 @@ def make(source, **arguments) -> Input:
 
 def take(dataset: tf.data.Dataset, count: int) -> list[dict[str, np.ndarray]]:
     return list(dataset.take(count).as_numpy_iterator())
-
-
-def assert_same(left: list[dict], right: list[dict]) -> None:
-    assert len(left) == len(right)
-    for one, other in zip(left, right, strict=True):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert one[key].dtype == other[key].dtype
-            assert one[key].tobytes() == other[key].tobytes(), key
 
 
 # The batches

@@ -18,6 +18,16 @@ GIF = (
 )
 
 
+def assert_same(left: list[dict], right: list[dict]) -> None:
+    """Two lists of batches are alike to the bit."""
+    assert len(left) == len(right)
+    for one, other in zip(left, right, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert one[key].dtype == other[key].dtype
+            assert one[key].tobytes() == other[key].tobytes(), key
+
+
 def pixels(number: int, height: int = 8, width: int = 8) -> np.ndarray:
     """An image that nobody confuses with another number's."""
     return np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
