@@ -15,7 +15,7 @@ import keras
 
 from vit_tf import data
 from vit_tf.checkpoints import create_model
-from vit_tf.training import schedules, tables
+from vit_tf.training import optimizers, schedules, tables
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.tasks import Classification
@@ -34,7 +34,12 @@ _CONFIGURABLE: dict[str, Callable] = {
     "create_model": create_model,
     "layerwise_decay": tables.layerwise_decay,
 }
-_KERAS_OPTIMIZERS = (
+_OPTIMIZERS = (
+    optimizers.LAMB,
+    optimizers.LARS,
+    optimizers.LowMemoryAdam,
+    optimizers.MomentumSGD,
+    optimizers.ScalingAdafactor,
     keras.optimizers.Adafactor,
     keras.optimizers.Adam,
     keras.optimizers.AdamW,
@@ -53,7 +58,7 @@ _SCHEDULES = (
     schedules.rsqrt,
     schedules.staircase,
 )
-_CONFIGURABLE |= {part.__name__: part for part in (*_KERAS_OPTIMIZERS, *_SCHEDULES)}
+_CONFIGURABLE |= {part.__name__: part for part in (*_OPTIMIZERS, *_SCHEDULES)}
 _BOUND = {
     name: gin.external_configurable(function, name) for name, function in _CONFIGURABLE.items()
 }
