@@ -7,6 +7,7 @@ is not touched by a gin file; `run` (what the tools call) uses the bound version
 import difflib
 import inspect
 import re
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,6 +60,22 @@ _SCHEDULES = (
     schedules.staircase,
 )
 _CONFIGURABLE |= {part.__name__: part for part in (*_OPTIMIZERS, *_SCHEDULES)}
+
+
+def _without_module(function: types.FunctionType) -> types.FunctionType:
+    """A copy that belongs to no module, so that its name is the whole of what gin knows it by.
+
+    gin prefers that to names of which it is only the end, such as its own `gin.constant`.
+    """
+    copy = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
+    copy.__module__ = None
+    copy.__doc__ = function.__doc__
+    return copy
+
+
+_CONFIGURABLE["constant"] = _without_module(schedules.constant)
 _BOUND = {
     name: gin.external_configurable(function, name) for name, function in _CONFIGURABLE.items()
 }
