@@ -30,8 +30,9 @@ class Optimization:
 
     Any Keras optimizer drops in: `optimizer` is called with `learning_rate=` a schedule. Its
     `weight_decay` (for Muon not `adam_weight_decay`) is the base of the weight decay, which is
-    decoupled and done here; LAMB and LARS, whose updates depend on it, are given it. What is clipped is the gradient of the whole batch, so
-    the result does not depend on how many replicas share it.
+    decoupled and done here; LAMB and LARS, whose updates depend on it, are given it. What is
+    clipped is the gradient of the whole batch, so the result does not depend on how many replicas
+    share it.
 
     A table is rows of a regular expression and a value, or a function of the model that returns
     them. An expression must match a weight's whole name (`models.weight_names`, such as

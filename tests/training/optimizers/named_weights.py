@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.models.weight_names import weight_names
+from vit_tf.training.gradients import sum_over_replicas
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_length import RunLength
 from vit_tf.training.strategies import create_strategy
@@ -64,7 +65,7 @@ class Steps:
 
         def replica():
             shares = [gradient / replicas for gradient in gradients]
-            return self._optimization.apply(shares, weights)
+            return self._optimization.apply(sum_over_replicas(shares), weights)
 
         return self._strategy.run(replica) if replicas > 1 else replica()
 
