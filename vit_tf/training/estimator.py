@@ -110,7 +110,8 @@ class Estimator:
           ValueError: for data that cannot be read or does not fit the model, naming it, and for a
             `model_dir` of another model.
           OSError: if `model_dir` cannot be written, or the disk is full.
-          SystemExit: after SIGTERM, with the state saved.
+          SystemExit: with the state saved and status 75 (start again) after SIGTERM or a notice of
+            maintenance, 130 after Ctrl-C.
         """
         return self._start(input_fn, steps).train()
 

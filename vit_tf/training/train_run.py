@@ -14,7 +14,7 @@ from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.preemption import (
     Preempted,
     StopRequest,
-    catch_stop_signals,
+    catch_stop_requests,
     sum_over_replicas,
 )
 from vit_tf.training.run_config import RunConfig
@@ -22,7 +22,7 @@ from vit_tf.training.run_length import RunLength
 from vit_tf.training.run_log import Progress, RunLog
 from vit_tf.training.state import RESTORE_ERRORS, by_path, first_line, optimizer_state
 from vit_tf.training.step import TrainStep
-from vit_tf.training.strategies import num_workers
+from vit_tf.training.strategies import is_tpu, num_workers
 from vit_tf.training.tasks import Task
 
 Evaluate = Callable[[int], dict[str, float]]
@@ -115,9 +115,10 @@ class TrainRun:
         def position() -> int:
             return start_step + self.step - done_before
 
-        with catch_stop_signals() as request, self._reading_from(start_step):
+        tpu = is_tpu(self._strategy)
+        with catch_stop_requests(tpu) as request, self._reading_from(start_step):
             if num_workers(self._strategy) == 1:  # several have to agree, after a whole loop
-                self.loop.should_stop = lambda: request.signal is not None
+                self.loop.should_stop = lambda: request.reason is not None
             controller = orbit.Controller(
                 global_step=self.loop.global_step,
                 trainer=self.loop,
@@ -177,14 +178,15 @@ class TrainRun:
         return {"learning_rate": rate} | (several if len(several) > 1 else {})
 
     def _stop_if_asked(self, request: StopRequest) -> None:
-        if not request.seen_by_any_worker(self._strategy):
+        status = request.exit_status(self._strategy)
+        if status is None:
             return
         path = self._manager.latest_checkpoint
         if path is None or not path.endswith(f"-{self.step}"):
             path = self._model_dir.save(self._manager, self.step)
         saved = f"saved {path}" if self._model_dir.chief else "the chief saved"
         print(f"{saved} after step {self.step}; the same command goes on from there", flush=True)
-        raise Preempted(0)
+        raise Preempted(status)
 
     def _check_finite(self, values: dict[str, float], step: int) -> None:
         """Stops before a checkpoint is made of what is no longer a number."""
