@@ -68,11 +68,7 @@ class Estimator:
         tpu = strategies.is_tpu(self.strategy)
         self.config.set_determinism(tpu)
         self.precision = self.config.dtype_policy(tpu)
-        self.model_dir = ModelDir(
-            model_dir,
-            chief=strategies.is_chief(self.strategy),
-            worker=strategies.worker_number(self.strategy),
-        )
+        self.model_dir = ModelDir(model_dir, chief=strategies.is_chief(self.strategy))
         self._config_text = config_text
         self._model: keras.Model | None = None
 
