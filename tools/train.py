@@ -2,7 +2,8 @@ r"""Trains, evaluates, predicts and exports what a gin file describes.
 
   python tools/train.py --gin_file=gin/quickstart.gin --model_dir=runs/digits
 
-The state lies in --model_dir alone: the same command started again goes on where it stopped.
+The state lies in --model_dir alone: the same command started again goes on where it stopped;
+another configuration than it began with is shown and needs --allow_config_change.
 Bindings on the command line win over the file:
 
   python tools/train.py --gin_file=gin/quickstart.gin --model_dir=runs/wide \
@@ -46,6 +47,9 @@ _TIMEOUT = flags.DEFINE_float(
     "seconds that continuous_eval waits for a next checkpoint [3600]",
     lower_bound=0,
 )
+_ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", None, "goes on with another configuration than the run began with"
+)
 
 _EXAMPLE = "e.g. python tools/train.py --gin_file=gin/quickstart.gin --model_dir=runs/digits"
 
@@ -70,6 +74,7 @@ def main(argv: list[str]) -> None:
         "checkpoint": _CHECKPOINT.value,
         "export_dir": _EXPORT_DIR.value,
         "continuous_eval_timeout": _TIMEOUT.value,
+        "allow_config_change": _ALLOW_CONFIG_CHANGE.value,
     }
     given = {name: value for name, value in flag_values.items() if value is not None}
     try:

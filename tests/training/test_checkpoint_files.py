@@ -287,9 +287,10 @@ def test_a_run_of_which_no_checkpoint_is_whole_does_not_begin_anew(
             make_estimator(tmp_path, **settings).train(train_input)
 
 
+@pytest.mark.parametrize("every", [3, "37.5%"])
 def test_keep_every_keeps_the_first_at_or_after_each_multiple(
-    make_estimator, train_input, tmp_path, settings
+    make_estimator, train_input, tmp_path, settings, every
 ):
-    settings = {**settings, "keep_every": 3, "keep_checkpoints": 1}
+    settings = {**settings, "keep_every": every, "keep_checkpoints": 1}
     make_estimator(tmp_path, **settings).train(train_input)
     assert CheckpointFiles(str(tmp_path / "checkpoints")).steps() == [4, 6, 8]

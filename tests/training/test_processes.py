@@ -140,6 +140,7 @@ def _run_workers(model_dir, digits_dir, settings, stop_second=False) -> list[str
                 *settings,
                 "RunConfig.strategy = 'multi_worker'",
                 mode="train_and_eval",
+                flags=["--allow_config_change"] * stop_second,
                 env={"TF_CONFIG": json.dumps(task)},
             )
         )

@@ -13,7 +13,6 @@ Everything is written so that a process killed at any moment leaves the newest c
 checkpoints and small files are written aside and renamed.
 """
 
-import difflib
 import json
 import math
 import os
@@ -218,9 +217,3 @@ def _remove_files(pattern: str) -> None:
             tf.io.gfile.rmtree(path)
         else:
             tf.io.gfile.remove(path)
-
-
-def config_difference(old: str, new: str) -> list[str]:
-    """Lines that differ between two configurations, `-` before and `+` now."""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
-    return [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]

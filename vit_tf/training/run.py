@@ -26,6 +26,7 @@ def run(
     checkpoint: str = "latest",
     export_dir: str | None = None,
     continuous_eval_timeout: float = 3600.0,
+    allow_config_change: bool = False,
 ) -> Any:
     """Does what a mode says with the task and the inputs that gin names.
 
@@ -41,6 +42,8 @@ def run(
       checkpoint: for eval, predict and export: `"latest"`, `"best"`, a step or a path.
       export_dir: where exports go; default `model_dir/export`.
       continuous_eval_timeout: seconds that continuous_eval waits for a next checkpoint.
+      allow_config_change: whether training may go on with another configuration than it began
+        with.
 
     Returns:
       Metrics of training and evaluation; the path that predict or export wrote, None in workers
@@ -55,7 +58,7 @@ def run(
         raise ValueError("the configuration names no task, e.g. run.task = @Classification")
     run_config = configuration.bound("RunConfig")()
     notes = _Notes(mode)
-    estimator = Estimator(task(), model_dir, run_config, notes.config_text)
+    estimator = Estimator(task(), model_dir, run_config, notes.config_text, allow_config_change)
     inputs = {"train_input": train_input, "eval_input": eval_input}
 
     def needed(name: str) -> Any:

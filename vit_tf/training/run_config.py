@@ -5,9 +5,10 @@ import dataclasses
 import tensorflow as tf
 
 from vit_tf.training.optimization import Optimization
+from vit_tf.training.run_length import Duration
 
 _POSITIVE = ("steps", "epochs", "steps_per_loop", "checkpoint_interval", "eval_interval")
-_POSITIVE += ("keep_checkpoints", "accumulation_steps" "keep_every")
+_POSITIVE += ("keep_checkpoints", "accumulation_steps")
 PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
 
 
@@ -29,7 +30,8 @@ class RunConfig:
       checkpoint_interval: steps between checkpoints. Default: `eval_interval`, or a tenth of
         the run.
       keep_checkpoints: how many of the newest checkpoints stay.
-      keep_every: the first checkpoint at or after each multiple of so many steps stays for ever.
+      keep_every: the first checkpoint at or after each multiple of so many steps, or of a duration
+        such as "10 epochs", stays for ever. Default: none does.
       async_checkpoints: writes checkpoints in the background, while training goes on.
       eval_interval: steps between evaluations in `train_and_evaluate`. Default: a tenth of the
         run.
@@ -53,7 +55,7 @@ class RunConfig:
     steps_per_loop: int | None = None
     checkpoint_interval: int | None = None
     keep_checkpoints: int = 3
-    keep_every: int | None = None
+    keep_every: Duration | None = None
     async_checkpoints: bool = True
     eval_interval: int | None = None
     seed: int = 0

@@ -47,6 +47,8 @@ class TrainRun:
       input_fn: training data.
       total_steps: where to stop, counted from the run's very start.
       schedule_steps: the length that the learning-rate schedule is made for.
+      check_config: called when all parts are made and `model_dir` is still as it was found;
+        raises if the run must not go on.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class TrainRun:
         input_fn: InputFn,
         total_steps: int,
         schedule_steps: int,
+        check_config: Callable[[], None] = lambda: None,
     ):
         self._strategy = strategy
         self._config = config
@@ -67,11 +70,13 @@ class TrainRun:
         self.total_steps = total_steps
         self.every_eval, self._every_checkpoint, self._per_loop = config.intervals(schedule_steps)
         self.global_batch = global_batch(input_fn, strategy)
-        model_dir.claim(model, total_steps)
         with strategy.scope():
             examples = getattr(input_fn, "examples_per_epoch", None)
             length = RunLength(schedule_steps, self.global_batch, examples)
             optimizer = config.optimization.build(model, length)
+        self._keep_every = length.in_steps(config.keep_every or 0, "RunConfig.keep_every")
+        check_config()
+        model_dir.claim(model, total_steps)
         step = TrainStep(task, model, config, strategy, self.global_batch)
         self.loop = TrainLoop(step, strategy, self._per_loop)
         # Position in the data and seed of the randomness: with the step they say what comes next.
@@ -294,7 +299,7 @@ class TrainRun:
 
     def _is_for_good(self, step: int) -> bool:
         """Whether a checkpoint is the first at or after a multiple of `RunConfig.keep_every`."""
-        every, interval = self._config.keep_every, self._every_checkpoint
+        every, interval = self._keep_every, self._every_checkpoint
         return bool(every) and step % interval == 0 and step % every < interval
 
     def _evaluation_is_missing(self) -> bool:
