@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -241,6 +242,16 @@ def test_one_that_is_replaced_while_it_is_read_is_not_called_damaged(files, writ
 
     monkeypatch.setattr(checkpoint_files, "damage", lambda p: replaced(p) if "4" in p else None)
     assert files.newest_whole() == (files.path(2), [])
+
+
+def test_new_checkpoints_are_waited_for_by_a_clock_that_nobody_sets(files, writer, monkeypatch):
+    save(writer, 2)
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    coming = files.as_they_come(timeout=0.2)
+    assert next(coming) == files.path(2)
+    save(writer, 4, 6)
+    assert next(coming) == files.path(6)
+    assert list(coming) == []
 
 
 # In training

@@ -9,7 +9,8 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -55,6 +56,23 @@ class CheckpointFiles:
             if step in self.steps():  # else it was replaced by a newer one meanwhile
                 problems.append(problem)
         return None, problems
+
+    def as_they_come(self, timeout: float) -> Iterator[str]:
+        """Paths of the newest checkpoint, and of each newer one that another process writes.
+
+        Args:
+          timeout: seconds without a new one after which to end, by a clock that nobody sets.
+        """
+        last, deadline = None, time.monotonic() + timeout
+        while True:
+            path = self.latest()
+            if path not in (None, last):
+                yield path
+                last, deadline = path, time.monotonic() + timeout
+            elif time.monotonic() > deadline:
+                return
+            else:
+                time.sleep(min(1.0, timeout))
 
     def recover(self) -> tuple[int | None, list[str]]:
         """Makes the newest whole checkpoint the newest one; for the process that writes.

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from vit_tf.analysis.learning_curve import plot_learning_curve
 from vit_tf.export import export_saved_model
 from vit_tf.training import configuration_change, strategies
+from vit_tf.training.checkpoint_files import damage
 from vit_tf.training.eval_loop import EvalLoop
 from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
 from vit_tf.training.model_dir import ModelDir
@@ -189,11 +190,16 @@ class Estimator:
         loop, log = self._eval_loop(input_fn), RunLog(self.model_dir, _EVAL_METRICS)
         values: dict[str, float] = {}
         print(f"waiting for checkpoints in {folder}", flush=True)
-        for path in tf.train.checkpoints_iterator(folder, timeout=timeout):
+        for path in self.model_dir.checkpoints.as_they_come(timeout):
             try:
                 step = self._restore(path)
-            except FileNotFoundError:
-                continue  # the trainer has replaced it meanwhile
+            except (FileNotFoundError, ValueError):
+                problem = damage(path)
+                if problem is None:
+                    raise
+                if tf.io.gfile.exists(f"{path}.index"):  # else the trainer has replaced it
+                    print(f"not evaluated, for it is damaged: {problem}", flush=True)
+                continue
             trainer_rows = RunLog(self.model_dir).rows()
             trainer_evaluates = any(row["kind"] == "eval" for row in trainer_rows)
             values = self._evaluate(loop, input_fn, step, log, keep_best=not trainer_evaluates)

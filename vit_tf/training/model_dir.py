@@ -56,8 +56,8 @@ class ModelDir:
         path = self.join(name)
         if not tf.io.gfile.exists(path):
             return None
-        with tf.io.gfile.GFile(path) as file:
-            return file.read()
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read().decode("utf-8", errors="replace")
 
     def claim(self, model: keras.Model, total_steps: int) -> None:
         """Makes the folder, if it is not there, that of a model's run.
@@ -71,6 +71,8 @@ class ModelDir:
         try:
             tf.io.gfile.makedirs(self.path)
             if self.chief:
+                for name in _OF_THE_TRAINER:  # what a killed process left
+                    _remove_files(self.join(f"{name}.*.tmp"))
                 self.write_text("about.txt", _ABOUT)
                 self.write_text("model.json", json.dumps(record, indent=1))
         except tf.errors.OpError as error:
@@ -164,11 +166,13 @@ class ModelDir:
         self._best_saver.write(self.join("best", name))
         record = {"checkpoint": name, "metric": metric, "value": value, "step": step}
         self.write_text("best/best.json", json.dumps(record))
-        if best and best["checkpoint"] != name:
-            _remove_files(self.join("best", best["checkpoint"] + ".*"))
+        for path in tf.io.gfile.glob(self.join("best", "best-*")):
+            if not os.path.basename(path).startswith(f"{name}."):
+                _remove_files(path)
         return True
 
 
+_OF_THE_TRAINER = ("about.txt", "model.json", "config.gin", "metrics.jsonl", "best/best.json")
 _ABOUT = """The state of one training run. The same command started again goes on from here.
 checkpoints/  model, optimizer, step, random state, position in the data
 best/         the model that evaluated best

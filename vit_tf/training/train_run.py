@@ -102,6 +102,7 @@ class TrainRun:
         self._check_workers_agree()
         self.log = RunLog(model_dir)
         self.log.rewind(self.step)
+        self.log.say_what_is_missing(self.step - self.step % self._per_loop)
         self._progress = Progress(total_steps, self.global_batch, quiet=not model_dir.chief)
         self._last_step = self.step
         self._last_values: dict[str, float] = {}
