@@ -43,6 +43,16 @@ def test_random_crop_takes_all_places_alike():
     assert scipy.stats.chisquare(counts[:3, :4].ravel()).pvalue > ALMOST_NEVER
 
 
+def test_random_crop_padded_by_reflection_shows_windows_of_the_reflected_image():
+    image = np.arange(4 * 5, dtype=np.uint8).reshape(4, 5, 1)
+    padded = np.pad(image, [(2, 2), (2, 2), (0, 0)], mode="reflect")
+    windows = {padded[y : y + 4, x : x + 4].tobytes() for y in range(5) for x in range(6)}
+    crops = run_many("random_crop", 4, padding=2, padding_mode="reflect", image=image, seeds=1000)
+    assert {crop.tobytes() for crop in crops} == windows
+    with pytest.raises(ValueError, match="padding_mode must be zeros or reflect"):
+        run_many("random_crop", 4, padding=2, padding_mode="mirror", image=image)
+
+
 def test_inception_crop_draws_sides_and_places_uniformly():
     # With a fixed aspect, TensorFlow's sampler draws the side between those of the two areas.
     found = parts(200, 200, 3000, area_min=10, area_max=60, aspect_min=1, aspect_max=1)

@@ -15,6 +15,7 @@ from vit_tf.data.op_registry import BatchFn, Features, FeaturesFn, draw, registe
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_PADDING_MODES = {"zeros": "CONSTANT", "reflect": "REFLECT"}  # ours -> tf.pad's
 # Methods of resizing without negative weights: nothing to clip.
 _AVERAGING = ("area", "bilinear", "gaussian", "nearest")
 # Methods that TensorFlow runs faster on floats than on bytes, to the same bits, and how many values
@@ -96,14 +97,26 @@ def central_crop(size: int | Sequence[int]) -> FeaturesFn:
 
 
 @register_op("random_crop", random=True)
-def random_crop(size: int | Sequence[int], padding: int = 0) -> FeaturesFn:
-    """Cuts `size` out at a uniformly random place, after `padding` zeros on each side."""
+def random_crop(
+    size: int | Sequence[int], padding: int = 0, padding_mode: str = "zeros"
+) -> FeaturesFn:
+    """Cuts `size` out at a uniformly random place, after padding each side.
+
+    Args:
+      size: an int or (height, width).
+      padding: pixels added on each side.
+      padding_mode: `"zeros"`, or `"reflect"`: the image mirrored at its outermost pixels, with
+        which the simple random crop of DeiT III pads.
+    """
     height, width = height_and_width(size)
     if padding < 0:
         raise ValueError("padding must not be negative")
+    if padding_mode not in _PADDING_MODES:
+        raise ValueError(f"padding_mode must be {' or '.join(_PADDING_MODES)}")
+    mode = _PADDING_MODES[padding_mode]
 
     def crop(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]])
+        image = tf.pad(image, [[padding, padding], [padding, padding], [0, 0]], mode)
         space = _space(image, (height, width), f"random_crop({size}, padding={padding})")
         corner = draw([2], seed) * tf.cast(space + 1, tf.float32)
         top, left = tf.unstack(tf.cast(corner, tf.int32))

@@ -109,6 +109,8 @@ class Optimization:
         self.sam_rho = sam_rho
         self.optimizer: keras.optimizers.Optimizer | None = None
         self.peak = learning_rate
+        # Step -> learning rate, before the factors of the table; made by `build`.
+        self.rates: Schedule | None = None
         # By table, each row with the weights that it caught; filled by `build`.
         self.groups: dict[str, list[tables.Row]] = {}
         self.frozen: list[keras.Variable] = []
@@ -135,7 +137,8 @@ class Optimization:
         """
         weights = self._match(model)
         self.peak = self._learning_rate * self._batch_ratio(length)
-        optimizer = self._make_optimizer(learning_rate=Scaled(self.peak, self._relative(length)))
+        self.rates = Scaled(self.peak, self._relative(length))
+        optimizer = self._make_optimizer(learning_rate=self.rates)
         self._take_over(optimizer, list(weights))
         optimizer.build(list(weights.values()))
         self.optimizer = optimizer

@@ -41,7 +41,7 @@ def start_report(
     parameters = sum(weight.shape.num_elements() for weight in model.trainable_weights)
     epoch = getattr(train_input, "examples_per_epoch", None)
     rows = [
-        ("model", f"{describe(model)}, {_count(parameters)} parameters, {_flops(model)}"),
+        ("model", f"{describe(model)}, {count(parameters)} parameters, {_flops(model)}"),
         ("devices", f"{replicas} x {_device(strategy)}, {type(strategy).__name__}, {precision}"),
         ("batch", f"{global_batch} = {replicas} replicas x {global_batch // replicas}"),
     ]
@@ -76,10 +76,11 @@ def describe(model: keras.Model) -> str:
 
 
 def _flops(model: keras.Model) -> str:
-    return f"{_count(count_flops(model))}FLOPs per image (2 x multiply-adds)"
+    return f"{count(count_flops(model))}FLOPs per image (2 x multiply-adds)"
 
 
-def _count(number: float) -> str:
+def count(number: float) -> str:
+    """A number in three digits and a unit, such as `86.57 M`."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.2f} {unit}"

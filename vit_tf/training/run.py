@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from vit_tf.analysis.label_text import label_set, label_text
 from vit_tf.training import configuration
+from vit_tf.training.dry_run import dry_run
 from vit_tf.training.estimator import Estimator, class_names
 from vit_tf.training.tasks import Task
 
@@ -19,14 +20,14 @@ MODES = ("train", "eval", "train_and_eval", "continuous_eval", "predict", "expor
 @configuration.configurable
 def run(
     mode: str,
-    model_dir: str,
+    model_dir: str | None,
     task: Callable[[], Task] | None = None,
     train_input: Callable[[], Any] | None = None,
     eval_input: Callable[[], Any] | None = None,
     checkpoint: str = "latest",
     export_dir: str | None = None,
     continuous_eval_timeout: float = 3600.0,
-    allow_config_change: bool = False,
+    only_plan: bool = False,
 ) -> Any:
     """Does what a mode says with the task and the inputs that gin names.
 
@@ -35,19 +36,18 @@ def run(
 
     Args:
       mode: one of `MODES`.
-      model_dir: state of the run.
+      model_dir: state of the run; only a plan may do without.
       task: makes the task.
       train_input: makes the training input.
       eval_input: makes the evaluation input.
       checkpoint: for eval, predict and export: `"latest"`, `"best"`, a step or a path.
       export_dir: where exports go; default `model_dir/export`.
       continuous_eval_timeout: seconds that continuous_eval waits for a next checkpoint.
-      allow_config_change: whether training may go on with another configuration than it began
-        with.
+      only_plan: does nothing but find out what training would be; see `dry_run`.
 
     Returns:
       Metrics of training and evaluation; the path that predict or export wrote, None in workers
-      that leave an export to the chief.
+      that leave an export to the chief; a `DryRun` with `only_plan`.
 
     Raises:
       ValueError: for an unknown mode or an input that the mode needs and gin does not name.
@@ -57,8 +57,13 @@ def run(
     if task is None:
         raise ValueError("the configuration names no task, e.g. run.task = @Classification")
     run_config = configuration.bound("RunConfig")()
-    notes = _Notes(mode)
-    estimator = Estimator(task(), model_dir, run_config, notes.config_text, allow_config_change)
+    notes = _Notes("dry_run" if only_plan else mode)
+    if only_plan:
+        planned = dry_run(run_config, task, train_input, eval_input, model_dir)
+        print(planned, flush=True)
+        notes.say_unused()
+        return planned
+    estimator = Estimator(task(), model_dir, run_config, notes.config_text)
     inputs = {"train_input": train_input, "eval_input": eval_input}
 
     def needed(name: str) -> Any:

@@ -27,6 +27,20 @@ class Task(abc.ABC):
     def build_model(self) -> keras.Model:
         """Creates the model with its weights; called inside the strategy's scope."""
 
+    def prepare(self, model: keras.Model, train_input: object) -> None:  # noqa: B027
+        """Makes what only training needs, such as a teacher; by default nothing.
+
+        Called once before a training run is set up, in the strategy's scope; evaluation and export
+        do without.
+
+        Args:
+          model: what `build_model` returned.
+          train_input: the training input.
+
+        Raises:
+          ValueError: if what is needed cannot be had or does not fit.
+        """
+
     def augment(self, model: keras.Model, batch: Batch, key: tf.Tensor) -> Batch:
         """Changes a training batch on the device, before `train_values`; by default not at all.
 
