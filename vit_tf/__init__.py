@@ -16,10 +16,14 @@ import vit_tf.models  # noqa: F401
 __version__ = "0.1.0"
 
 _WHERE = {
+    "CachedTeacher": "vit_tf.training",
     "Classification": "vit_tf.training",
+    "Cosub": "vit_tf.training",
     "Estimator": "vit_tf.training",
     "FewShotSource": "vit_tf.data",
+    "FlexiClassification": "vit_tf.training",
     "Input": "vit_tf.data",
+    "KnowledgeDistillation": "vit_tf.training",
     "Mixing": "vit_tf.data",
     "MixtureSource": "vit_tf.data",
     "Optimization": "vit_tf.training",
@@ -28,6 +32,8 @@ _WHERE = {
     "TFDSSource": "vit_tf.data",
     "TFRecordSource": "vit_tf.data",
     "Task": "vit_tf.training",
+    "Teacher": "vit_tf.training",
+    "TokenDistillation": "vit_tf.training",
     "count_parameters": "vit_tf.models",
     "create_model": "vit_tf.checkpoints",
     "extract_features": "vit_tf.models",
@@ -35,6 +41,7 @@ _WHERE = {
     "list_weights": "vit_tf.checkpoints",
     "load_checkpoint": "vit_tf.checkpoints",
     "save_checkpoint": "vit_tf.checkpoints",
+    "write_answers": "vit_tf.training",
 }
 
 __all__ = sorted(_WHERE)

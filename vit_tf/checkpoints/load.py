@@ -71,6 +71,7 @@ def load_checkpoint(
         _judge(report, strict, head)
         plan.carry_out()
     model.origin = Origin(file=str(path))
+    model.load_report = report
     return report
 
 

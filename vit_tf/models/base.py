@@ -33,6 +33,7 @@ class ImageModel(keras.Model):
 
     Attributes:
         preprocessing: The `Preprocessing` of this model.
+        load_report: What the last `load_checkpoint` into this model returned; None before.
         intermediate_names: Names that `extract_features` can return.
         unused_keywords: Arguments of a base class's constructor that mean nothing in the family.
     """
@@ -64,6 +65,7 @@ class ImageModel(keras.Model):
         self.preprocessing = Preprocessing(**facts)
         self.variant = variant
         self.origin = Origin(**_as_dict(origin)) if origin is not None else None
+        self.load_report = None
 
     @property
     def card(self) -> ModelCard:

@@ -3,6 +3,27 @@
 from vit_tf.training.estimator import Estimator
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_config import RunConfig
-from vit_tf.training.tasks import Classification, Task
+from vit_tf.training.tasks import (
+    Classification,
+    Cosub,
+    FlexiClassification,
+    KnowledgeDistillation,
+    Task,
+    TokenDistillation,
+)
+from vit_tf.training.teachers import CachedTeacher, Teacher, write_answers
 
-__all__ = ["Classification", "Estimator", "Optimization", "RunConfig", "Task"]
+__all__ = [
+    "CachedTeacher",
+    "Classification",
+    "Cosub",
+    "Estimator",
+    "FlexiClassification",
+    "KnowledgeDistillation",
+    "Optimization",
+    "RunConfig",
+    "Task",
+    "Teacher",
+    "TokenDistillation",
+    "write_answers",
+]

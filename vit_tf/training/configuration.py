@@ -19,12 +19,23 @@ from vit_tf.checkpoints import create_model
 from vit_tf.training import optimizers, schedules, tables
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_config import RunConfig
-from vit_tf.training.tasks import Classification
+from vit_tf.training.tasks import (
+    Classification,
+    Cosub,
+    FlexiClassification,
+    KnowledgeDistillation,
+    TokenDistillation,
+)
+from vit_tf.training.teachers import CachedTeacher, Teacher
 
 _CONFIGURABLE: dict[str, Callable] = {
+    "CachedTeacher": CachedTeacher,
     "Classification": Classification,
+    "Cosub": Cosub,
     "FewShotSource": data.FewShotSource,
+    "FlexiClassification": FlexiClassification,
     "Input": data.Input,
+    "KnowledgeDistillation": KnowledgeDistillation,
     "Mixing": data.Mixing,
     "MixtureSource": data.MixtureSource,
     "Optimization": Optimization,
@@ -32,6 +43,8 @@ _CONFIGURABLE: dict[str, Callable] = {
     "RunConfig": RunConfig,
     "TFDSSource": data.TFDSSource,
     "TFRecordSource": data.TFRecordSource,
+    "Teacher": Teacher,
+    "TokenDistillation": TokenDistillation,
     "create_model": create_model,
     "layerwise_decay": tables.layerwise_decay,
 }

@@ -310,6 +310,8 @@ class Estimator:
     def _start(self, input_fn: InputFn, steps: int | None) -> TrainRun:
         """Sets a training run up, restores it and says what is about to happen."""
         self.task.check_input(self.model, input_fn)
+        with self.strategy.scope():
+            self.task.prepare(self.model, input_fn)
         length = self.config.total_steps(getattr(input_fn, "steps_per_epoch", None), steps)
         total = steps or length
         run = TrainRun(

@@ -2,5 +2,16 @@
 
 from vit_tf.training.tasks.base import Task
 from vit_tf.training.tasks.classification import Classification
+from vit_tf.training.tasks.cosub import Cosub
+from vit_tf.training.tasks.flexi import FlexiClassification
+from vit_tf.training.tasks.knowledge_distillation import KnowledgeDistillation
+from vit_tf.training.tasks.token_distillation import TokenDistillation
 
-__all__ = ["Classification", "Task"]
+__all__ = [
+    "Classification",
+    "Cosub",
+    "FlexiClassification",
+    "KnowledgeDistillation",
+    "Task",
+    "TokenDistillation",
+]

@@ -79,15 +79,15 @@ class Classification(Task):
         model = self._make_model()
         if not model.num_classes:
             raise ValueError(
-                "Classification needs a model with a head; set create_model.num_classes to the "
-                "number of classes (it is 0)"
+                f"{type(self).__name__} needs a model with a head; set create_model.num_classes to "
+                "the number of classes (it is 0)"
             )
         floor = self._label_smoothing / model.num_classes
         if self._target_threshold is not None and floor > self._target_threshold:
             raise ValueError(
                 f"label_smoothing {self._label_smoothing} over {model.num_classes} classes lifts "
                 f"every target above target_threshold {self._target_threshold}, to 1; set "
-                "Classification.label_smoothing = 0"
+                f"{type(self).__name__}.label_smoothing = 0"
             )
         return model
 
@@ -131,19 +131,12 @@ class Classification(Task):
 
     def train_values(self, model: keras.Model, batch: Batch) -> Values:
         """Loss and accuracy of each training example; see `Task.train_values`."""
-        outputs = model(batch["image"], training=True)
-        heads = outputs if isinstance(outputs, tuple) else (outputs,)
-        heads = [tf.cast(logits, tf.float32) for logits in heads]  # [batch, classes] each
-        targets = batch.get("targets")
-        if targets is None:
-            targets = self._smoothed(batch["label"], heads[0].shape[-1])
-        labels = evaluation.labels_of(targets)
-        if self._target_threshold is not None:
-            targets = tf.cast(targets > self._target_threshold, tf.float32)
+        heads = self._heads(model, batch["image"])
+        targets, labels = self._training_targets(batch, heads[0].shape[-1])
         losses = [self._cross_entropy(targets, logits) for logits in heads]
         return {
             "loss": tf.add_n(losses) / len(losses),
-            "accuracy": evaluation.in_top_k(labels, tf.add_n(heads) / len(heads), 1),
+            "accuracy": self._accuracy(labels, tf.add_n(heads) / len(heads)),
         }
 
     def eval_values(self, model: keras.Model, batch: Batch) -> Values:
@@ -171,6 +164,25 @@ class Classification(Task):
         logits = tf.cast(model(images, training=False), tf.float32)
         activation = tf.nn.softmax if self._loss == "softmax" else tf.nn.sigmoid
         return {"logits": logits, "probabilities": activation(logits)}
+
+    def _heads(self, model: keras.Model, images: tf.Tensor) -> list[tf.Tensor]:
+        """What each head says in training mode, float32 [batch, classes]."""
+        outputs = model(images, training=True)
+        heads = outputs if isinstance(outputs, tuple) else (outputs,)
+        return [tf.cast(logits, tf.float32) for logits in heads]
+
+    def _training_targets(self, batch: Batch, classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Targets of a training batch, and which classes count as right, both [batch, classes]."""
+        targets = batch.get("targets")
+        if targets is None:
+            targets = self._smoothed(batch["label"], classes)
+        labels = evaluation.labels_of(targets)
+        if self._target_threshold is not None:
+            targets = tf.cast(targets > self._target_threshold, tf.float32)
+        return targets, labels
+
+    def _accuracy(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return evaluation.in_top_k(labels, logits, 1)
 
     def _smoothed(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
         """Training targets of unmixed images, [batch, classes]."""
