@@ -55,12 +55,12 @@ def eval_input(digits_dir):
 
 @pytest.fixture
 def make_estimator(make_task, tmp_path):
-    """`make_estimator(model_dir=None, model={...}, mixing=None, **RunConfig)`; trains fast."""
+    """`make_estimator(model_dir=None, model={...}, mixing=None, **RunConfig)`; trains fast.
 
-    def make(model_dir=None, model=None, mixing=None, peak=3e-3, **config):
+    def make(model_dir=None, model=None, mixing=None, peak=3e-3, task=None, **config):
         optimization = Optimization(learning_rate=peak)
         settings = {"strategy": "cpu", "optimization": optimization, "steps": 20, **config}
-        task = make_task(mixing, **(model or {}))
+        task = task or make_task(mixing, **(model or {}))
         return Estimator(task, model_dir or tmp_path / "run", RunConfig(**settings))
 
     return make
