@@ -57,6 +57,9 @@ def eval_input(digits_dir):
 def make_estimator(make_task, tmp_path):
     """`make_estimator(model_dir=None, model={...}, mixing=None, **RunConfig)`; trains fast.
 
+    Of another task: `make_estimator(task=...)`.
+    """
+
     def make(model_dir=None, model=None, mixing=None, peak=3e-3, task=None, **config):
         optimization = Optimization(learning_rate=peak)
         settings = {"strategy": "cpu", "optimization": optimization, "steps": 20, **config}

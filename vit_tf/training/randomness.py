@@ -72,7 +72,7 @@ def switch_branches(
     """Calls one of several functions that call a model, chosen on the device.
 
     All are traced into the graph, once. What layers change in a branch (seeds, batch statistics)
-    is carried out of its graph as outputs, and takes effect outside, as if the branch had been called alone.
+    is carried out of its graph as outputs, and takes effect outside as without a switch.
 
     Args:
       model: the model that the branches call.
