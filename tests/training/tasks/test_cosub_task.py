@@ -86,7 +86,7 @@ def test_learns_with_xla(make_estimator, train_input, eval_input):
     )
     estimator = make_estimator(task=Cosub(make), steps=150, eval_interval=150, jit_compile=True)
     values = estimator.train_and_evaluate(train_input, eval_input)
-    assert values["accuracy"] > 0.4  # 0.1 by chance
+    assert values["accuracy"] > 0.2  # 0.1 by chance
 
 
 def test_needs_stochastic_depth():
