@@ -43,7 +43,13 @@ def test_a_tpu_that_does_not_answer():
         create_strategy("tpu")
 
 
-def test_a_remote_tpu_is_connected_and_initialised_before_its_strategy_is_made(monkeypatch):
+@pytest.mark.parametrize(
+    "place, asked",
+    [({}, {}), ({"tpu_zone": "eu-1"}, {"zone": "eu-1"}), ({"tpu_project": "p"}, {"project": "p"})],
+)
+def test_a_remote_tpu_is_connected_and_initialised_before_its_strategy_is_made(
+    monkeypatch, place, asked
+):
     # No TPU can be had here; this pins the order of the calls that one needs.
     calls = []
 
@@ -55,13 +61,38 @@ def test_a_remote_tpu_is_connected_and_initialised_before_its_strategy_is_made(m
     monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", note("connect"))
     monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", note("initialise"))
     monkeypatch.setattr(tf.distribute, "TPUStrategy", note("strategy", "the strategy"))
-    assert create_strategy("tpu", tpu="grpc://10.0.0.2:8470") == "the strategy"
+    assert create_strategy("tpu", tpu="grpc://10.0.0.2:8470", **place) == "the strategy"
     assert calls == [
-        ("resolve", (), {"tpu": "grpc://10.0.0.2:8470"}),
+        ("resolve", (), {"tpu": "grpc://10.0.0.2:8470", **asked}),
         ("connect", ("resolver",), {}),
         ("initialise", ("resolver",), {}),
         ("strategy", ("resolver",), {}),
     ]
+
+
+def test_a_zone_without_a_tpu_is_an_error(monkeypatch):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(ValueError, match="RunConfig.tpu_zone says where .* name it in RunConfig"):
+        create_strategy("auto", tpu_zone="eu-1")
+
+
+@pytest.mark.parametrize(
+    "tpus, gpus, workers, kind",
+    [
+        (1, 2, 2, "tpu"),
+        (0, 2, 2, "multi_worker"),
+        (0, 2, 1, "mirrored"),
+        (0, 1, 1, "gpu"),
+        (0, 0, 1, "cpu"),
+    ],
+)
+def test_auto_takes_the_best_that_is_there(monkeypatch, tpus, gpus, workers, kind):
+    there = {"TPU": tpus, "GPU": gpus}
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * there[kind])
+    cluster = {"worker": [f"host{number}:1" for number in range(workers)]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster}))
+    assert strategies._detect(None) == kind
 
 
 def test_bfloat16_is_the_default_on_tpus_alone():

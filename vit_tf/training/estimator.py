@@ -63,7 +63,11 @@ class Estimator:
         self.task = task
         self.config = run_config or RunConfig()
         self.strategy = strategies.create_strategy(
-            self.config.strategy, self.config.tpu, self.config.virtual_cpus
+            self.config.strategy,
+            self.config.tpu,
+            self.config.virtual_cpus,
+            self.config.tpu_zone,
+            self.config.tpu_project,
         )
         tpu = strategies.is_tpu(self.strategy)
         self.config.set_determinism(tpu)

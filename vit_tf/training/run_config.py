@@ -18,6 +18,8 @@ class RunConfig:
       epochs: length in passes over the training data. Give one of the two.
       strategy: `"auto"`, `"cpu"`, `"mirrored"`, `"multi_worker"` or `"tpu"`.
       tpu: name or address of a TPU; see `create_strategy`.
+      tpu_zone: zone of a TPU that is given by name. Default: this machine's.
+      tpu_project: project of a TPU that is given by name. Default: this machine's.
       virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
       optimization: optimizer, schedule, clipping; see `Optimization`.
       precision: Keras dtype policy. Default: `"mixed_bfloat16"` on TPUs, else `"float32"`.
@@ -43,6 +45,8 @@ class RunConfig:
     epochs: float | None = None
     strategy: str = "auto"
     tpu: str | None = None
+    tpu_zone: str | None = None
+    tpu_project: str | None = None
     virtual_cpus: int | None = None
     optimization: Optimization = dataclasses.field(default_factory=Optimization)
     precision: str | None = None

@@ -16,7 +16,11 @@ _TF_CONFIG_HELP = (
 
 
 def create_strategy(
-    name: str = "auto", tpu: str | None = None, virtual_cpus: int | None = None
+    name: str = "auto",
+    tpu: str | None = None,
+    virtual_cpus: int | None = None,
+    tpu_zone: str | None = None,
+    tpu_project: str | None = None,
 ) -> tf.distribute.Strategy:
     """Creates the `tf.distribute` strategy of a run.
 
@@ -29,22 +33,31 @@ def create_strategy(
         TPU, workers, several GPUs, one GPU, CPU that is there.
       tpu: name or address of the TPU; `"local"` on a TPU VM. Default: `TPU_NAME`, else local.
       virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
+      tpu_zone: Compute Engine zone of a TPU that is given by name. Default: this machine's.
+      tpu_project: its project. Default: this machine's.
 
     Returns:
       The strategy.
 
     Raises:
-      ValueError: for an unknown name, a missing `TF_CONFIG` or a TPU that does not answer.
+      ValueError: for an unknown name, a missing `TF_CONFIG`, a TPU that does not answer, and for a
+        zone or project without the TPU's name.
       RuntimeError: when virtual devices are asked for after TensorFlow has started.
     """
     if name not in STRATEGIES:
         raise ValueError(f"strategy must be one of {', '.join(STRATEGIES)}; given {name!r}")
+    place = {"zone": tpu_zone, "project": tpu_project}
+    place = {key: value for key, value in place.items() if value is not None}
+    if place and not (tpu or os.environ.get("TPU_NAME")):
+        raise ValueError(
+            f"RunConfig.tpu_{next(iter(place))} says where a TPU is; name it in RunConfig.tpu"
+        )
     if virtual_cpus:
         _split_cpu(virtual_cpus)
     if name == "auto":
         name = _detect(tpu)
     if name == "tpu":
-        return _tpu_strategy(tpu)
+        return _tpu_strategy(tpu, place)
     if name == "multi_worker":
         if not _cluster_size():
             raise ValueError(_TF_CONFIG_HELP + f"it is {os.environ.get('TF_CONFIG', 'not set')}")
@@ -94,10 +107,10 @@ def _split_cpu(count: int) -> None:
         ) from error
 
 
-def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
+def _tpu_strategy(tpu: str | None, place: dict[str, str]) -> tf.distribute.Strategy:
     address = tpu or os.environ.get("TPU_NAME") or "local"
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address, **place)
         if address != "local":
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
