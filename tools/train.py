@@ -2,8 +2,9 @@ r"""Trains, evaluates, predicts and exports what a gin file describes.
 
   python tools/train.py --gin_file=gin/quickstart.gin --model_dir=runs/digits
 
-The state lies in --model_dir alone: the same command started again goes on where it stopped, and
-Ctrl-C or SIGTERM saves first. Bindings on the command line win over the file:
+The state lies in --model_dir alone: the same command started again goes on where it stopped;
+another configuration than it began with is shown and needs --allow_config_change.
+Bindings on the command line win over the file:
 
   python tools/train.py --gin_file=gin/quickstart.gin --model_dir=runs/wide \
       --gin_param='create_model.width = 128' --gin_param='RunConfig.steps = 3000'
@@ -27,11 +28,15 @@ only files are missing, 1 for an error.
 Several workers: the same command on each, with TF_CONFIG set and
 --gin_param='RunConfig.strategy = "multi_worker"'. TPU: RunConfig.strategy = "tpu".
 
+Exit status: 0 done; 75 saved after SIGTERM or a notice of maintenance (Compute Engine, TPUs), start
+the same command again; 130 saved after Ctrl-C (a second one does not wait for that); 1 an error.
 An error is one line; VIT_TF_TRACEBACK=1 in the environment also shows where it was raised.
 """
 
 import os
+import signal
 import sys
+from types import FrameType
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
@@ -51,6 +56,9 @@ _TIMEOUT = flags.DEFINE_float(
     "seconds that continuous_eval waits for a next checkpoint [3600]",
     lower_bound=0,
 )
+_ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
+    "allow_config_change", None, "goes on with another configuration than the run began with"
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "say what training would be, and do nothing else")
 
 _FILES_MISSING = 2  # exit status of a dry run
@@ -66,6 +74,8 @@ def main(argv: list[str]) -> None:
     if not _MODEL_DIR.value and not _DRY_RUN.value:
         _fail(f"--model_dir says where the state lies and is missing; {_EXAMPLE}")
     logging.set_verbosity(logging.WARNING)
+    signal.signal(signal.SIGTERM, _leave)  # while training there are handlers that save first
+    signal.signal(signal.SIGINT, _leave)
     import tensorflow as tf
 
     from vit_tf.training import configuration
@@ -75,6 +85,7 @@ def main(argv: list[str]) -> None:
         "checkpoint": _CHECKPOINT.value,
         "export_dir": _EXPORT_DIR.value,
         "continuous_eval_timeout": _TIMEOUT.value,
+        "allow_config_change": _ALLOW_CONFIG_CHANGE.value,
     }
     given = {name: value for name, value in flag_values.items() if value is not None}
     try:
@@ -97,6 +108,12 @@ def main(argv: list[str]) -> None:
         _fail(f"{text}\n(VIT_TF_TRACEBACK=1 shows where it was raised)")
     if _DRY_RUN.value and result.missing:
         sys.exit(_FILES_MISSING)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process where there is nothing to save, with the statuses named above."""
+    print(f"{signal.Signals(number).name}: leaving; there is nothing to save", flush=True)
+    sys.exit(128 + number if number == signal.SIGINT else os.EX_TEMPFAIL)
 
 
 def _fail(message: str) -> None:

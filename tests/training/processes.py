@@ -23,7 +23,9 @@ TINY = [
 ]
 
 
-def start(model_dir, digits_dir, *params, mode="train", env=None, **kwargs) -> subprocess.Popen:
+def start(
+    model_dir, digits_dir, *params, mode="train", flags=(), env=None, **kwargs
+) -> subprocess.Popen:
     """Starts the quickstart's training at a tiny size; `params` are gin bindings that win."""
     bindings = [f"DATA_DIR = '{digits_dir}'", *TINY, *params]
     command = [
@@ -32,6 +34,7 @@ def start(model_dir, digits_dir, *params, mode="train", env=None, **kwargs) -> s
         "--gin_file=gin/quickstart.gin",
         f"--model_dir={model_dir}",
         f"--mode={mode}",
+        *flags,
         *(f"--gin_param={binding}" for binding in bindings),
     ]
     return subprocess.Popen(

@@ -236,7 +236,7 @@ def test_a_stop_in_the_midst_of_a_loop_changes_nothing(make_estimator, tmp_path,
     make_estimator(tmp_path / "whole", **settings).train(input_fn())
     with pytest.raises(SystemExit) as stopped:
         make_estimator(tmp_path / "cut", **settings).train(input_fn(stop_at=13))
-    assert stopped.value.code == 0
+    assert stopped.value.code == os.EX_TEMPFAIL
     saved = tf.train.latest_checkpoint(str(tmp_path / "cut" / "checkpoints"))
     assert 10 < int(saved.rpartition("-")[2]) < 20
     assert [row["step"] for row in rows(tmp_path / "cut")] == [10]
@@ -253,7 +253,7 @@ def test_a_stop_before_the_first_step_saves_too(make_estimator, tmp_path):
     input_fn.batch_size = 16  # so that it is not called before the run has begun
     with pytest.raises(SystemExit) as stopped:
         make_estimator(tmp_path / "run", steps=20, checkpoint_interval=10).train(input_fn)
-    assert stopped.value.code == 0
+    assert stopped.value.code == os.EX_TEMPFAIL
     assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith("ckpt-1")
 
 

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -125,16 +126,40 @@ def test_continuous_eval_gives_up_after_its_timeout(execute, tmp_path):
         execute("continuous_eval", tmp_path / "none", continuous_eval_timeout=1.0)
 
 
-def test_starting_again_with_another_configuration_tells_the_difference(
+def test_starting_again_with_another_configuration_tells_the_difference_and_needs_permission(
     execute, trained, tmp_path, capsys
 ):
     again = shutil.copytree(trained[0], tmp_path / "again")
-    execute("train_and_eval", again, "Optimization.learning_rate = 1e-3")
+    before = {name: (again / name).read_text() for name in ("config.gin", "model.json")}
+    differing = "  -Optimization.learning_rate = 0.003\n  +Optimization.learning_rate = 0.001\n"
+    message = (
+        "the configuration differs from the one this run began with:\n"
+        rf"{re.escape(differing)}Go on with the new one by --allow_config_change, or with the old "
+        rf"one, which is {again}/config.gin"
+    )
+    changed = ("Optimization.learning_rate = 1e-3", "RunConfig.keep_checkpoints = 3")
+    with pytest.raises(ValueError, match=message):
+        execute("train_and_eval", again, *changed)
+    assert {name: (again / name).read_text() for name in before} == before
+    capsys.readouterr()
+    execute("train_and_eval", again, *changed, allow_config_change=True)
     said = capsys.readouterr().out
     assert f"all {STEPS} steps are done; nothing to train" in said
-    differing = "  -Optimization.learning_rate = 0.003\n  +Optimization.learning_rate = 0.001\n"
-    assert "the configuration differs from the one this run began with" in said
-    assert differing in said
+    assert f"the configuration differs from the one this run began with:\n{differing}" in said
+    execute("train_and_eval", again, *changed)
+    assert "differs" not in capsys.readouterr().out
+
+
+def test_another_mode_and_another_place_are_no_other_configuration(
+    execute, trained, tmp_path, capsys
+):
+    again = shutil.copytree(trained[0], tmp_path / "again")
+    execute("train", again, "RunConfig.keep_checkpoints = 5")
+    said = capsys.readouterr().out
+    differing = "  -RunConfig.keep_checkpoints = 3\n  +RunConfig.keep_checkpoints = 5\n"
+    assert differing in said and "eval/" not in said
+    execute("train_and_eval", again, "RunConfig.keep_checkpoints = 5")
+    assert "differs" not in capsys.readouterr().out
 
 
 def test_a_binding_without_effect_is_said_before_training_and_the_rest_is_not(

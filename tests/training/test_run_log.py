@@ -43,6 +43,96 @@ def test_a_half_line_does_not_swallow_the_next_row(model_dir, tmp_path, half):
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\0" * 40, b"\xff\xfe garbage", b"[1, 2]", b'{"step": "2"}', b'{"step": null}', b"{" * 99999],
+)
+def test_what_a_crash_of_the_machine_leaves_is_set_aside_and_said(
+    model_dir, tmp_path, capsys, garbage
+):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + garbage + b'\n{"step": 3}\n{"step": 4}\n')
+    log = RunLog(model_dir)
+    assert steps(log) == [1, 3, 4]
+    for _ in range(2):
+        log.rewind(3)
+    assert path.read_text() == '{"step": 1}\n{"step": 3}\n'
+    assert capsys.readouterr().out.count("1 lines cannot be read; moved to metrics.jsonl.dam") == 1
+    kept = (tmp_path / "metrics.jsonl.damaged").read_text(encoding="utf-8")
+    assert kept == garbage.decode(errors="replace") + "\n"
+
+
+def test_a_line_killed_in_the_writing_is_forgotten_without_a_word(model_dir, tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "ki')
+    RunLog(model_dir).rewind(9)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+    assert capsys.readouterr().out == "" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_crash_in_the_midst_of_rewinding_loses_nothing(model_dir, tmp_path, monkeypatch):
+    before = '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(before)
+
+    def crash(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    for step in ("GFile", "rename"):
+        broken = type("Broken", (), {"__init__": crash}) if step == "GFile" else crash
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelDir, "read_text", lambda *args: before)
+            patch.setattr(tf.io.gfile, step, broken)
+            with pytest.raises(KeyboardInterrupt):
+                RunLog(model_dir).rewind(2)
+        assert path.read_text() == before
+    RunLog(model_dir).rewind(2)
+    assert steps(RunLog(model_dir)) == [1, 2]
+
+
+def test_rewinding_to_the_end_writes_nothing(model_dir, tmp_path):
+    log = RunLog(model_dir)
+    log.write("train", 1, {})
+    before = (tmp_path / "metrics.jsonl").stat()
+    log.rewind(1)
+    assert (tmp_path / "metrics.jsonl").stat() == before
+
+
+def test_rows_that_somebody_cut_off_are_missed(model_dir, capsys):
+    log = RunLog(model_dir)
+    log.say_what_is_missing(0)
+    log.write("train", 10, {})
+    log.say_what_is_missing(10)
+    assert capsys.readouterr().out == ""
+    log.say_what_is_missing(30)
+    assert "ends at step 10: its rows from there to step 30 were lost" in capsys.readouterr().out
+
+
+def test_a_wall_clock_that_jumps_changes_only_the_time_column(
+    model_dir, tmp_path, monkeypatch, capsys
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    real = time.time
+    progress = Progress(total_steps=4, global_batch=8)
+    progress.start(0)
+    for step, hours in ((1, 0), (2, -5), (3, 5), (4, -1)):
+        monkeypatch.setattr(time, "time", lambda hours=hours: real() + 3600 * hours)
+        # The wait as a TPU's host would see the jump: by hours, either way.
+        values = {"loss": 1.0, "learning_rate": 0.1, "skipped_examples": 0}
+        speed = progress.update(step, {**values, "input_wait_seconds": 3600.0 * hours})
+        assert 0.0 <= speed["input_wait"] <= 1.0 and speed["images_per_second"] > 0
+        log = RunLog(model_dir)  # a process each, as after a restart
+        log.rewind(step)
+        log.write("train", step, {**values, **speed})
+    assert steps(RunLog(model_dir)) == [1, 2, 3, 4]
+    times = [row["time"] for row in RunLog(model_dir).rows()]
+    assert times[1] < times[3] < times[0] < times[2]
+    assert all("left 0:0" in line for line in capsys.readouterr().out.splitlines())
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "train"))
+    events.Reload()
+    assert sorted(event.step for event in events.Tensors("loss")) == [1, 2, 3, 4]
+
+
 def test_a_last_row_that_lacks_only_its_newline_is_kept(model_dir, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}')
     log = RunLog(model_dir)

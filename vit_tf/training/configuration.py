@@ -1,14 +1,15 @@
 """gin: which names can be bound, and reading files and bindings with errors that help.
 
-Only this file knows gin. Classes and functions stay plain Python: code that calls them directly
-is not touched by a gin file; `run` (what the tools call) uses the bound versions.
+Only this file knows gin, and `configuration_change` its syntax. Classes and functions stay plain
+Python: code that calls them directly is not touched by a gin file; `run` (what the tools call) uses
+the bound versions.
 """
 
 import difflib
 import inspect
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import gin
@@ -265,7 +266,7 @@ def _explain(message: str) -> str:
     )
     if parameter:
         selector, name = parameter.groups()
-        return f"{message}\n{_suggest(name, _parameters(selector.rpartition('.')[2]))}"
+        return f"{message}\n{_suggest(name, parameters(selector.rpartition('.')[2]))}"
     return message
 
 
@@ -275,5 +276,6 @@ def _suggest(name: str, known: Sequence[str]) -> str:
     return f"{hint}Known names: {', '.join(sorted(known)) or 'none'}"
 
 
-def _parameters(name: str) -> list[str]:
-    return list(inspect.signature(_CONFIGURABLE[name]).parameters) if name in _CONFIGURABLE else []
+def parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a configurable by name; none if there is no such configurable."""
+    return inspect.signature(_CONFIGURABLE[name]).parameters if name in _CONFIGURABLE else {}

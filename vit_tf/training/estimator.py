@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 
 from vit_tf.analysis.learning_curve import plot_learning_curve
 from vit_tf.export import export_saved_model
-from vit_tf.training import strategies
+from vit_tf.training import configuration_change, strategies
+from vit_tf.training.checkpoint_files import damage
 from vit_tf.training.eval_loop import EvalLoop
 from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
-from vit_tf.training.model_dir import ModelDir, config_difference
+from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import RunLog, duration
@@ -46,8 +47,9 @@ class Estimator:
       model_dir: folder of checkpoints and logs; belongs to one model.
       run_config: how to train. The strategy is created here: make the Estimator before anything
         else that uses TensorFlow if it is to run on TPUs or several workers.
-      config_text: returns the configuration as text, once the run is set up; kept as `config.gin`
-        and shown in TensorBoard.
+      config_text: returns the configuration as gin text, once the run is set up; kept as
+        `config.gin` and shown in TensorBoard.
+      allow_config_change: whether a run may go on with another configuration than it began with.
 
     Raises:
       ValueError: for a strategy that cannot be had.
@@ -59,6 +61,7 @@ class Estimator:
         model_dir: str | os.PathLike,
         run_config: RunConfig | None = None,
         config_text: Callable[[], str] | None = None,
+        allow_config_change: bool = False,
     ):
         self.task = task
         self.config = run_config or RunConfig()
@@ -72,12 +75,9 @@ class Estimator:
         tpu = strategies.is_tpu(self.strategy)
         self.config.set_determinism(tpu)
         self.precision = self.config.dtype_policy(tpu)
-        self.model_dir = ModelDir(
-            model_dir,
-            chief=strategies.is_chief(self.strategy),
-            worker=strategies.worker_number(self.strategy),
-        )
+        self.model_dir = ModelDir(model_dir, chief=strategies.is_chief(self.strategy))
         self._config_text = config_text
+        self._allow_config_change = allow_config_change
         self._model: keras.Model | None = None
 
     @property
@@ -111,10 +111,11 @@ class Estimator:
 
         Raises:
           FloatingPointError: if the loss is no longer a number.
-          ValueError: for data that cannot be read or does not fit the model, naming it, and for a
-            `model_dir` of another model.
+          ValueError: for data that cannot be read or does not fit the model, naming it, for a
+            `model_dir` of another model, and for another configuration than the run began with.
           OSError: if `model_dir` cannot be written, or the disk is full.
-          SystemExit: after SIGTERM, with the state saved.
+          SystemExit: with the state saved and status 75 (start again) after SIGTERM or a notice of
+            maintenance, 130 after Ctrl-C.
         """
         return self._start(input_fn, steps).train()
 
@@ -193,11 +194,16 @@ class Estimator:
         loop, log = self._eval_loop(input_fn), RunLog(self.model_dir, _EVAL_METRICS)
         values: dict[str, float] = {}
         print(f"waiting for checkpoints in {folder}", flush=True)
-        for path in tf.train.checkpoints_iterator(folder, timeout=timeout):
+        for path in self.model_dir.checkpoints.as_they_come(timeout):
             try:
                 step = self._restore(path)
-            except FileNotFoundError:
-                continue  # the trainer has replaced it meanwhile
+            except (FileNotFoundError, ValueError):
+                problem = damage(path)
+                if problem is None:
+                    raise
+                if tf.io.gfile.exists(f"{path}.index"):  # else the trainer has replaced it
+                    print(f"not evaluated, for it is damaged: {problem}", flush=True)
+                continue
             trainer_rows = RunLog(self.model_dir).rows()
             trainer_evaluates = any(row["kind"] == "eval" for row in trainer_rows)
             values = self._evaluate(loop, input_fn, step, log, keep_best=not trainer_evaluates)
@@ -327,6 +333,7 @@ class Estimator:
             input_fn,
             total_steps=total,
             schedule_steps=length,
+            check_config=self._check_config,
         )
         if self.model_dir.chief:
             report = start_report(
@@ -346,18 +353,36 @@ class Estimator:
             self._keep_config(run.log)
         return run
 
-    def _keep_config(self, log: RunLog) -> None:
-        """Keeps the configuration in `model_dir`; tells how it differs from the one before."""
-        if self._config_text is None:
-            return
-        text = self._config_text()
+    def _check_config(self) -> None:
+        """Tells how the configuration differs from the one before, and refuses what is not allowed.
+
+        Raises:
+          ValueError: if something differs that says what is learned.
+        """
         before = self.model_dir.read_text("config.gin")
-        changes = config_difference(before, text) if before else []
-        if changes:
-            print("the configuration differs from the one this run began with:")
-            print("\n".join(f"  {line}" for line in changes), flush=True)
-        self.model_dir.write_text("config.gin", text)
-        log.write_text("config", text)
+        if self._config_text is None or before is None or not self.model_dir.checkpoints.steps():
+            return
+        changes = configuration_change.changes(before, self._config_text())
+        if not changes:
+            return
+        lines = "\n".join(f"  {line}" for change in changes for line in str(change).splitlines())
+        difference = f"the configuration differs from the one this run began with:\n{lines}"
+        if self._allow_config_change or all(change.free for change in changes):
+            if self.model_dir.chief:
+                print(difference, flush=True)
+            return
+        raise ValueError(
+            f"{difference}\nGo on with the new one by --allow_config_change, or with the old one, "
+            f"which is {self.model_dir.join('config.gin')}; or give the new one a --model_dir of "
+            "its own"
+        )
+
+    def _keep_config(self, log: RunLog) -> None:
+        """Keeps the configuration in `model_dir` and in TensorBoard."""
+        if self._config_text is not None:
+            text = self._config_text()
+            self.model_dir.write_text("config.gin", text)
+            log.write_text("config", text)
 
     def _eval_loop(self, input_fn: InputFn) -> EvalLoop:
         dataset = distributed(input_fn, self.strategy)

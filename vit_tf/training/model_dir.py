@@ -4,25 +4,24 @@
       model.json               the model's weights by name and shape
       config.gin               the operative configuration
       metrics.jsonl            one line a training log and evaluation
-      checkpoints/ckpt-<step>  model, optimizer, step, random state, position in the data
+      checkpoints/ckpt-<step>  model, optimizer, step, random state, position in the data;
+                               damaged/ holds those that could not be read
       best/best-<step>         the model that evaluated best, and best.json
       tensorboard/, pictures/, export/
 
 Everything is written so that a process killed at any moment leaves the newest complete state:
-TensorFlow writes a checkpoint under temporary names and the pointer to it last; small files are
-written aside and renamed.
+checkpoints and small files are written aside and renamed.
 """
 
-import difflib
 import json
 import math
 import os
-import shutil
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from vit_tf.training.checkpoint_files import CheckpointFiles
 from vit_tf.training.state import by_path, first_line, model_checkpoint
 
 
@@ -31,15 +30,13 @@ class ModelDir:
 
     Args:
       path: the folder; made if it is not there.
-      chief: whether this process writes; others keep their share of a checkpoint in a folder
-        beside, which they remove again.
-      worker: number of this process among those of the run.
+      chief: whether this process writes.
     """
 
-    def __init__(self, path: str | os.PathLike, chief: bool = True, worker: int = 0):
+    def __init__(self, path: str | os.PathLike, chief: bool = True):
         self.path = os.fspath(path)
-        self._worker = worker
         self.chief = chief
+        self.checkpoints = CheckpointFiles(self.join("checkpoints"))
         self._best_saver: tf.train.Checkpoint | None = None
 
     def join(self, *names: str) -> str:
@@ -59,8 +56,8 @@ class ModelDir:
         path = self.join(name)
         if not tf.io.gfile.exists(path):
             return None
-        with tf.io.gfile.GFile(path) as file:
-            return file.read()
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read().decode("utf-8", errors="replace")
 
     def claim(self, model: keras.Model, total_steps: int) -> None:
         """Makes the folder, if it is not there, that of a model's run.
@@ -74,6 +71,8 @@ class ModelDir:
         try:
             tf.io.gfile.makedirs(self.path)
             if self.chief:
+                for name in _OF_THE_TRAINER:  # what a killed process left
+                    _remove_files(self.join(f"{name}.*.tmp"))
                 self.write_text("about.txt", _ABOUT)
                 self.write_text("model.json", json.dumps(record, indent=1))
         except tf.errors.OpError as error:
@@ -109,57 +108,28 @@ class ModelDir:
                 "a --model_dir of its own, or delete that one to start over"
             )
 
-    # Checkpoints
-
-    def checkpoint_manager(
-        self, checkpoint: tf.train.Checkpoint, keep: int
-    ) -> tf.train.CheckpointManager:
-        """A manager of `checkpoints/` that keeps the newest `keep` of them."""
-        folder = self.join("checkpoints")
-        if not self.chief:
-            folder = self.join(f"checkpoints.worker-{self._worker}")
-        return tf.train.CheckpointManager(
-            checkpoint, folder, max_to_keep=keep, checkpoint_name="ckpt"
-        )
-
-    def save(self, manager: tf.train.CheckpointManager, step: int) -> str:
-        """Saves a checkpoint; if the disk is full the one before stays and nothing half-written.
-
-        Raises:
-          OSError: naming the folder, the space that is free and the checkpoint that is left.
-        """
-        before = manager.latest_checkpoint
-        try:
-            path = manager.save(checkpoint_number=step)
-        except (tf.errors.OpError, OSError) as error:
-            _remove_partial(manager.directory, step)
-            left = f"{os.path.basename(before)} is intact" if before else "none was there before"
-            raise OSError(
-                f"could not write checkpoint ckpt-{step} to {manager.directory}: "
-                f"{first_line(error)}; {_free_space(self.path)}. Of the checkpoints before, "
-                f"{left}. Make room and start the same command again"
-            ) from error
-        if not self.chief:
-            tf.io.gfile.rmtree(manager.directory)
-        return path
-
-    def latest_checkpoint(self) -> str | None:
-        """Path of the newest complete checkpoint, or None."""
-        return tf.train.latest_checkpoint(self.join("checkpoints"))
-
     def find_checkpoint(self, which: str) -> str:
         """Path of `"latest"`, `"best"`, a step number, or a path that is passed through.
+
+        The latest is the newest one that can be read; what is wrong with newer ones is said.
 
         Raises:
           FileNotFoundError: if it is not there, naming those that are.
         """
         if which == "latest":
-            path = self.latest_checkpoint()
+            path, problems = self.checkpoints.newest_whole()
+            if path and problems:
+                print(
+                    f"damaged in {self.checkpoints.folder}: {'; '.join(problems)}. Taken instead: "
+                    f"{os.path.basename(path)}",
+                    flush=True,
+                )
+            path = path or self.checkpoints.latest()
         elif which == "best":
             best = self.best()
             path = best and self.join("best", best["checkpoint"])
         elif which.isdigit():
-            path = self.join("checkpoints", f"ckpt-{which}")
+            path = self.checkpoints.path(int(which))
         else:
             path = which
         if path is None or not tf.io.gfile.exists(f"{path}.index"):
@@ -196,11 +166,13 @@ class ModelDir:
         self._best_saver.write(self.join("best", name))
         record = {"checkpoint": name, "metric": metric, "value": value, "step": step}
         self.write_text("best/best.json", json.dumps(record))
-        if best and best["checkpoint"] != name:
-            _remove_files(self.join("best", best["checkpoint"] + ".*"))
+        for path in tf.io.gfile.glob(self.join("best", "best-*")):
+            if not os.path.basename(path).startswith(f"{name}."):
+                _remove_files(path)
         return True
 
 
+_OF_THE_TRAINER = ("about.txt", "model.json", "config.gin", "metrics.jsonl", "best/best.json")
 _ABOUT = """The state of one training run. The same command started again goes on from here.
 checkpoints/  model, optimizer, step, random state, position in the data
 best/         the model that evaluated best
@@ -243,26 +215,9 @@ def _difference(old: dict[str, list[int]], new: dict[str, list[int]]) -> str:
     return "; ".join(lines[:2]) + more
 
 
-def _remove_partial(folder: str, step: int) -> None:
-    _remove_files(os.path.join(folder, f"ckpt-{step}.*"))
-    _remove_files(os.path.join(folder, f"ckpt-{step}_temp*"))
-
-
 def _remove_files(pattern: str) -> None:
     for path in tf.io.gfile.glob(pattern):
         if tf.io.gfile.isdir(path):
             tf.io.gfile.rmtree(path)
         else:
             tf.io.gfile.remove(path)
-
-
-def _free_space(path: str) -> str:
-    if not os.path.isdir(path):
-        return "free space unknown"
-    return f"{shutil.disk_usage(path).free / 1e6:.0f} MB are free"
-
-
-def config_difference(old: str, new: str) -> list[str]:
-    """Lines that differ between two configurations, `-` before and `+` now."""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=0)
-    return [line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]

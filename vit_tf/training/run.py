@@ -27,6 +27,7 @@ def run(
     checkpoint: str = "latest",
     export_dir: str | None = None,
     continuous_eval_timeout: float = 3600.0,
+    allow_config_change: bool = False,
     only_plan: bool = False,
 ) -> Any:
     """Does what a mode says with the task and the inputs that gin names.
@@ -43,6 +44,8 @@ def run(
       checkpoint: for eval, predict and export: `"latest"`, `"best"`, a step or a path.
       export_dir: where exports go; default `model_dir/export`.
       continuous_eval_timeout: seconds that continuous_eval waits for a next checkpoint.
+      allow_config_change: whether training may go on with another configuration than it began
+        with.
       only_plan: does nothing but find out what training would be; see `dry_run`.
 
     Returns:
@@ -63,7 +66,7 @@ def run(
         print(planned, flush=True)
         notes.say_unused()
         return planned
-    estimator = Estimator(task(), model_dir, run_config, notes.config_text)
+    estimator = Estimator(task(), model_dir, run_config, notes.config_text, allow_config_change)
     inputs = {"train_input": train_input, "eval_input": eval_input}
 
     def needed(name: str) -> Any:

@@ -5,7 +5,10 @@ import dataclasses
 import tensorflow as tf
 
 from vit_tf.training.optimization import Optimization
+from vit_tf.training.run_length import Duration
 
+_POSITIVE = ("steps", "epochs", "steps_per_loop", "checkpoint_interval", "eval_interval")
+_POSITIVE += ("keep_checkpoints", "accumulation_steps")
 PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
 
 
@@ -29,6 +32,9 @@ class RunConfig:
       checkpoint_interval: steps between checkpoints. Default: `eval_interval`, or a tenth of
         the run.
       keep_checkpoints: how many of the newest checkpoints stay.
+      keep_every: the first checkpoint at or after each multiple of so many steps, or of a duration
+        such as "10 epochs", stays for ever. Default: none does.
+      async_checkpoints: writes checkpoints in the background, while training goes on.
       eval_interval: steps between evaluations in `train_and_evaluate`. Default: a tenth of the
         run.
       seed: of the initial weights, dropout, stochastic depth and mixing (the data has its own).
@@ -53,6 +59,8 @@ class RunConfig:
     steps_per_loop: int | None = None
     checkpoint_interval: int | None = None
     keep_checkpoints: int = 3
+    keep_every: Duration | None = None
+    async_checkpoints: bool = True
     eval_interval: int | None = None
     seed: int = 0
     deterministic: bool | None = None
@@ -66,14 +74,7 @@ class RunConfig:
                 f"give RunConfig.steps or RunConfig.epochs, not both; given steps={self.steps} "
                 f"and epochs={self.epochs}"
             )
-        for name in (
-            "steps",
-            "epochs",
-            "steps_per_loop",
-            "checkpoint_interval",
-            "eval_interval",
-            "accumulation_steps",
-        ):
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"RunConfig.{name} must be positive; given {value}")

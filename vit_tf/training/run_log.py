@@ -31,18 +31,37 @@ class RunLog:
         """Forgets what was logged after `step`, and a line that was not finished.
 
         A run that was killed goes on from a checkpoint; the lines between that and its end are
-        written again, with the same values.
+        written again, with the same values. Other lines that cannot be read, as a crash of the
+        machine leaves them, are moved to a file beside.
         """
         text = self._model_dir.read_text(self._file)
         if text is None or not self._model_dir.chief:
             return
-        kept = [line for line in text.splitlines() if _step_of(line) <= step]
-        self._model_dir.write_text(self._file, "".join(line + "\n" for line in kept))
+        lines = text.split("\n")
+        kept = "".join(line + "\n" for line in lines if _step_of(line) <= step)
+        unreadable = [line for line in lines[:-1] if _step_of(line) == math.inf]
+        if unreadable:
+            beside = f"{self._file}.damaged"
+            before = self._model_dir.read_text(beside) or ""
+            self._model_dir.write_text(beside, before + "\n".join([*unreadable, ""]))
+            print(f"{self._path}: {len(unreadable)} lines cannot be read; moved to {beside}")
+        if kept != text:
+            self._model_dir.write_text(self._file, kept)
 
     def rows(self) -> list[dict[str, Any]]:
         """All complete rows of the file, oldest first."""
         text = self._model_dir.read_text(self._file) or ""
-        return [json.loads(line) for line in text.splitlines() if _step_of(line) < math.inf]
+        return [json.loads(line) for line in text.split("\n") if _step_of(line) < math.inf]
+
+    def say_what_is_missing(self, step: int) -> None:
+        """Says so if rows up to a step, which were all written, are no longer there."""
+        last = max((row["step"] for row in self.rows()), default=0)
+        if last < step and self._model_dir.chief:
+            print(
+                f"{self._path} ends at step {last}: its rows from there to step {step} were lost, "
+                "outside of this program",
+                flush=True,
+            )
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Appends one row and writes its numbers to TensorBoard.
@@ -107,11 +126,12 @@ class RunLog:
 
 
 def _step_of(line: str) -> float:
-    """Step of a row; infinite for a line that was cut off in the writing."""
+    """Step of a row; infinite for what is none, such as a line cut off in the writing."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 class Progress:
@@ -154,7 +174,8 @@ class Progress:
         # A process's first loop holds tracing and compiling and would spoil the estimate.
         self._speed = smooth if self._updates else None
         self._updates += 1
-        wait = min(1.0, values["input_wait_seconds"] / seconds)
+        # A TPU's host measures the wait by its wall clock, which somebody may set.
+        wait = min(1.0, max(0.0, values["input_wait_seconds"] / seconds))
         if not self._quiet:
             self._print(step, values, speed, wait, (self._total - step) * self._batch / smooth)
         return {"images_per_second": round(speed, 1), "input_wait": round(wait, 4)}

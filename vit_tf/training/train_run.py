@@ -2,19 +2,21 @@
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator
 
 import keras
 import orbit
 import tensorflow as tf
 
+from vit_tf.training.checkpoint_writer import CheckpointWriter
 from vit_tf.training.inputs import InputFn, distributed, global_batch, named_data_errors
 from vit_tf.training.loop import TrainLoop
 from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.preemption import (
     Preempted,
     StopRequest,
-    catch_stop_signals,
+    catch_stop_requests,
     sum_over_replicas,
 )
 from vit_tf.training.run_config import RunConfig
@@ -22,7 +24,7 @@ from vit_tf.training.run_length import RunLength
 from vit_tf.training.run_log import Progress, RunLog
 from vit_tf.training.state import RESTORE_ERRORS, by_path, first_line, optimizer_state
 from vit_tf.training.step import TrainStep
-from vit_tf.training.strategies import num_workers
+from vit_tf.training.strategies import is_tpu, num_workers
 from vit_tf.training.tasks import Task
 
 Evaluate = Callable[[int], dict[str, float]]
@@ -45,6 +47,8 @@ class TrainRun:
       input_fn: training data.
       total_steps: where to stop, counted from the run's very start.
       schedule_steps: the length that the learning-rate schedule is made for.
+      check_config: called when all parts are made and `model_dir` is still as it was found;
+        raises if the run must not go on.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class TrainRun:
         input_fn: InputFn,
         total_steps: int,
         schedule_steps: int,
+        check_config: Callable[[], None] = lambda: None,
     ):
         self._strategy = strategy
         self._config = config
@@ -65,28 +70,39 @@ class TrainRun:
         self.total_steps = total_steps
         self.every_eval, self._every_checkpoint, self._per_loop = config.intervals(schedule_steps)
         self.global_batch = global_batch(input_fn, strategy)
-        model_dir.claim(model, total_steps)
         with strategy.scope():
             examples = getattr(input_fn, "examples_per_epoch", None)
             length = RunLength(schedule_steps, self.global_batch, examples)
             optimizer = config.optimization.build(model, length)
+        self._keep_every = length.in_steps(config.keep_every or 0, "RunConfig.keep_every")
+        check_config()
+        model_dir.claim(model, total_steps)
         step = TrainStep(task, model, config, strategy, self.global_batch)
         self.loop = TrainLoop(step, strategy, self._per_loop)
         # Position in the data and seed of the randomness: with the step they say what comes next.
         self._examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seed = tf.Variable(config.seed, dtype=tf.int64, trainable=False)
-        self._checkpoint = tf.train.Checkpoint(
-            model=by_path(model.weights),
-            optimizer=optimizer_state(optimizer),
-            examples_seen=self._examples_seen,
-            seed=self._seed,
-            sums=step.sums,
+        state = {
+            "model": by_path(model.weights),
+            "optimizer": optimizer_state(optimizer),
+            "examples_seen": self._examples_seen,
+            "seed": self._seed,
+            "sums": step.sums,
+        }
+        self._checkpoint = tf.train.Checkpoint(**state)
+        self._writer = CheckpointWriter(
+            model_dir.checkpoints,
+            state,
+            keep=config.keep_checkpoints,
+            for_good=self._is_for_good,
+            chief=model_dir.chief,
+            in_background=config.async_checkpoints,
         )
-        self._manager = model_dir.checkpoint_manager(self._checkpoint, config.keep_checkpoints)
-        self._restore()
+        self._saved_step = self._restore()
         self._check_workers_agree()
         self.log = RunLog(model_dir)
         self.log.rewind(self.step)
+        self.log.say_what_is_missing(self.step - self.step % self._per_loop)
         self._progress = Progress(total_steps, self.global_batch, quiet=not model_dir.chief)
         self._last_step = self.step
         self._last_values: dict[str, float] = {}
@@ -115,9 +131,14 @@ class TrainRun:
         def position() -> int:
             return start_step + self.step - done_before
 
-        with catch_stop_signals() as request, self._reading_from(start_step):
+        tpu = is_tpu(self._strategy)
+        with (
+            catch_stop_requests(tpu) as request,
+            self._writer,
+            self._reading_from(start_step),
+        ):
             if num_workers(self._strategy) == 1:  # several have to agree, after a whole loop
-                self.loop.should_stop = lambda: request.signal is not None
+                self.loop.should_stop = lambda: request.reason is not None
             controller = orbit.Controller(
                 global_step=self.loop.global_step,
                 trainer=self.loop,
@@ -154,6 +175,7 @@ class TrainRun:
     def _after_loop(self, values: dict[str, float], request: StopRequest) -> None:
         """Checks, logs and saves what a loop did; Orbit's action after every loop."""
         step = self.step
+        self._writer.check()
         self._check_finite(values, step)
         self._examples_seen.assign_add((step - self._last_step) * self.global_batch)
         self._last_step = step
@@ -166,7 +188,7 @@ class TrainRun:
         self._last_values = values | speed
         self.log.write("train", step, self._last_values)
         if step % self._every_checkpoint == 0 or step == self.total_steps:
-            self._model_dir.save(self._manager, step)
+            self._save()
         self._stop_if_asked(request)
 
     def _learning_rates(self) -> dict[str, float]:
@@ -176,22 +198,29 @@ class TrainRun:
         several = {f"learning_rate/{name}": value for name, value in groups.items()}
         return {"learning_rate": rate} | (several if len(several) > 1 else {})
 
+    def _save(self) -> None:
+        self._writer.save(self.step)
+        self._saved_step = self.step
+
     def _stop_if_asked(self, request: StopRequest) -> None:
-        if not request.seen_by_any_worker(self._strategy):
+        status = request.exit_status(self._strategy)
+        if status is None:
             return
-        path = self._manager.latest_checkpoint
-        if path is None or not path.endswith(f"-{self.step}"):
-            path = self._model_dir.save(self._manager, self.step)
+        if self._saved_step != self.step:
+            self._save()
+        self._writer.wait()
+        path = self._model_dir.checkpoints.path(self.step)
         saved = f"saved {path}" if self._model_dir.chief else "the chief saved"
         print(f"{saved} after step {self.step}; the same command goes on from there", flush=True)
-        raise Preempted(0)
+        raise Preempted(status)
 
     def _check_finite(self, values: dict[str, float], step: int) -> None:
         """Stops before a checkpoint is made of what is no longer a number."""
         bad = next((n for n in ("loss", "gradient_norm") if not math.isfinite(values[n])), None)
         if bad is None or not self._config.check_finite:
             return
-        last = self._model_dir.latest_checkpoint()
+        self._writer.wait()
+        last = self._model_dir.checkpoints.latest()
         raise FloatingPointError(
             f"the {bad.replace('_', ' ')} became {values[bad]} between steps "
             f"{self._last_step + 1} and {step}. "
@@ -201,10 +230,12 @@ class TrainRun:
             "regardless"
         )
 
-    def _restore(self) -> None:
-        path = self._model_dir.latest_checkpoint()
-        if path is None:
-            return
+    def _restore(self) -> int | None:
+        """Restores the newest checkpoint that is whole; returns its step, or None."""
+        step = self._step_to_restore()
+        path = self._model_dir.checkpoints.path(step) if step is not None else None
+        if path is None or not tf.io.gfile.exists(f"{path}.index"):
+            return None
         status = None
         try:
             status = self._checkpoint.restore(path)
@@ -213,9 +244,9 @@ class TrainRun:
             if status is not None:
                 status.expect_partial()
             raise ValueError(
-                f"cannot go on from {path}: {first_line(error)}. If the optimizer was "
-                "changed, start over in a new --model_dir; if the file is damaged, delete it and "
-                f"correct the name in {self._model_dir.join('checkpoints', 'checkpoint')}"
+                f"cannot go on from {path}: {first_line(error)}. The file is whole, but of "
+                "another optimizer or model. If the optimizer was changed, start over in a new "
+                "--model_dir"
             ) from error
         if int(self._seed.numpy()) != self._config.seed:
             print(
@@ -223,17 +254,54 @@ class TrainRun:
                 f"{self._config.seed}: it goes on with other randomness"
             )
             self._seed.assign(self._config.seed)
+        return step
+
+    def _step_to_restore(self) -> int | None:
+        """Step of the newest whole checkpoint as the chief finds it; damaged ones are set aside.
+
+        Raises:
+          ValueError: if there are checkpoints and all are damaged.
+        """
+        files = self._model_dir.checkpoints
+        step, problems = files.recover() if self._model_dir.chief else (None, [])
+        # What the others get told: a step, -1 for none, -2 for none that is whole.
+        found = step if step is not None else -2 if problems else -1
+        if num_workers(self._strategy) > 1:
+            found = self._told_by_chief(found)
+        if found == -2:
+            what = f": {'; '.join(problems)}" if problems else ""
+            raise ValueError(
+                f"no checkpoint in {files.folder} can be read{what}. Bring one back from a copy, "
+                "or delete that folder to start over"
+            )
+        if problems:
+            print(
+                f"damaged checkpoints: {'; '.join(problems)}. They were moved to "
+                f"{os.path.join(files.folder, 'damaged')}; the run goes on from step {step}",
+                flush=True,
+            )
+        return found if found >= 0 else None
+
+    def _told_by_chief(self, number: int) -> int:
+        own = tf.constant([number, 1] if self._model_dir.chief else [0, 0], tf.int64)
+        total, replicas = sum_over_replicas(self._strategy, own).numpy()
+        return int(total // replicas)
 
     def _check_workers_agree(self) -> None:
         """All workers must have restored the same step, which takes a folder that all see."""
         replicas = self._strategy.num_replicas_in_sync
         if num_workers(self._strategy) > 1:
-            total = sum_over_replicas(self._strategy, tf.constant(float(self.step)))
-            if float(total) != self.step * replicas:
+            total = sum_over_replicas(self._strategy, tf.constant(self.step, tf.int64))
+            if int(total) != self.step * replicas:
                 raise ValueError(
                     f"this worker stands at step {self.step} and another one elsewhere; all "
                     f"workers need the same model_dir on shared storage ({self._model_dir.path})"
                 )
+
+    def _is_for_good(self, step: int) -> bool:
+        """Whether a checkpoint is the first at or after a multiple of `RunConfig.keep_every`."""
+        every, interval = self._keep_every, self._every_checkpoint
+        return bool(every) and step % interval == 0 and step % every < interval
 
     def _evaluation_is_missing(self) -> bool:
         """Whether the run was stopped between a checkpoint and its evaluation."""
