@@ -255,6 +255,30 @@ def test_an_optimizer_that_goes_past_its_update_step_is_an_error():
         after_one_step(Optimization(make))
 
 
+def test_an_optimizer_that_is_made_already_is_an_error():
+    with pytest.raises(TypeError, match=r"class or function.*given a SGD .*@SGD, without brackets"):
+        Optimization(SGD(0.1))
+
+
+@pytest.mark.parametrize(
+    "setting, instead",
+    [
+        ({"gradient_accumulation_steps": 2}, "RunConfig.accumulation_steps splits batches"),
+        ({"use_ema": True}, "RunConfig.ema averages weights"),
+        ({"loss_scale_factor": 2.0}, "bfloat16 training needs no scaled loss"),
+    ],
+)
+def test_what_is_done_elsewhere_is_not_done_twice(setting, instead):
+    with pytest.raises(ValueError, match=f"SGD.{next(iter(setting))} must not be set: {instead}"):
+        after_one_step(Optimization(functools.partial(SGD, **setting)))
+
+
+def test_an_exclusion_from_adaptive_clipping_that_excludes_nothing_is_an_error():
+    with pytest.raises(ValueError, match="adaptive_clip_exclude 'haed' matches no weight"):
+        after_one_step(Optimization(adaptive_clip=0.01, adaptive_clip_exclude="haed"))
+    after_one_step(Optimization(adaptive_clip_exclude="haed"))
+
+
 @pytest.mark.parametrize("name", ["clip_norm", "adaptive_clip", "reference_batch", "sam_rho"])
 def test_numbers_out_of_range(name):
     with pytest.raises(ValueError, match=f"{name} must be positive or None; given 0"):

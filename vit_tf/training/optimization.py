@@ -22,6 +22,12 @@ Schedule = keras.optimizers.schedules.LearningRateSchedule
 # big_vision and the AugReg recipes decay kernels only: no biases, norms, tokens or positions.
 # A number follows where several weights of a model share a path.
 KERNELS_ONLY = ((r".*kernel(:\d+)?", 1.0), (".*", 0.0))
+# What Keras optimizers can do besides updating, and what does it here instead.
+_ELSEWHERE = {
+    "gradient_accumulation_steps": "RunConfig.accumulation_steps splits batches",
+    "use_ema": "RunConfig.ema averages weights",
+    "loss_scale_factor": "bfloat16 training needs no scaled loss",
+}
 _CONVENTIONS = ("learning_rate", "schedule")
 
 
@@ -60,6 +66,7 @@ class Optimization:
 
     Raises:
       ValueError: for numbers out of range.
+      TypeError: for an optimizer that is made already.
     """
 
     def __init__(
@@ -92,6 +99,12 @@ class Optimization:
             raise ValueError(
                 f"Optimization.decay_scaled_by must be one of {', '.join(_CONVENTIONS)}; given "
                 f"{decay_scaled_by!r}"
+            )
+        if isinstance(optimizer, keras.optimizers.Optimizer):
+            raise TypeError(
+                "Optimization.optimizer must be a class or function, which is called once the "
+                f"schedule is known; given a {type(optimizer).__name__} that is made already (in "
+                f"gin: @{type(optimizer).__name__}, without brackets)"
             )
         self._make_optimizer = optimizer
         self._learning_rate = learning_rate
@@ -236,6 +249,9 @@ class Optimization:
 
     def _take_over(self, optimizer: keras.optimizers.Optimizer, names: Sequence[str]) -> None:
         """Puts this object between an optimizer and its updates of single weights."""
+        for name, instead in _ELSEWHERE.items():
+            if getattr(optimizer, name, None):
+                raise ValueError(f"{type(optimizer).__name__}.{name} must not be set: {instead}")
         rates = tables.values(self.groups["learning_rate_table"])
         decays = tables.values(self.groups["weight_decay_table"])
         self._rates = [rates[name] for name in names]
@@ -251,6 +267,11 @@ class Optimization:
         self._decays = [(optimizer.weight_decay or 0.0) * factor for factor in factors]
         exclude = self._adaptive_clip_exclude
         self._clips_units = [not (exclude and re.fullmatch(exclude, name)) for name in names]
+        if self._adaptive_clip is not None and exclude and all(self._clips_units):
+            raise ValueError(
+                f"Optimization.adaptive_clip_exclude {exclude!r} matches no trained weight; None "
+                "excludes none"
+            )
         optimizer.update_step = functools.partial(self._update, optimizer.update_step)
         optimizer._apply_weight_decay = lambda weights: None
         # `apply` hands in gradients that are already summed; Keras would sum them again.
