@@ -86,13 +86,12 @@ def main(argv: list[str]) -> None:
         "export_dir": _EXPORT_DIR.value,
         "continuous_eval_timeout": _TIMEOUT.value,
         "allow_config_change": _ALLOW_CONFIG_CHANGE.value,
+        "only_plan": _DRY_RUN.value or None,
     }
     given = {name: value for name, value in flag_values.items() if value is not None}
     try:
         configuration.parse(_GIN_FILE.value, _GIN_PARAM.value)
-        result = run(
-            mode=_MODE.value, model_dir=_MODEL_DIR.value, only_plan=_DRY_RUN.value, **given
-        )
+        result = run(mode=_MODE.value, model_dir=_MODEL_DIR.value, **given)
     except (
         ValueError,
         TypeError,

@@ -274,7 +274,7 @@ def test_what_is_done_elsewhere_is_not_done_twice(setting, instead):
 
 
 def test_an_exclusion_from_adaptive_clipping_that_excludes_nothing_is_an_error():
-    with pytest.raises(ValueError, match="adaptive_clip_exclude 'haed' matches no weight"):
+    with pytest.raises(ValueError, match="adaptive_clip_exclude 'haed' matches no trained weight"):
         after_one_step(Optimization(adaptive_clip=0.01, adaptive_clip_exclude="haed"))
     after_one_step(Optimization(adaptive_clip_exclude="haed"))
 
