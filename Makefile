@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-input benchmark-memory \
+.PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
 	model-table lint format clean
 
 help:  ## what there is to make
@@ -30,6 +30,9 @@ test-slow: $(STAMP)  ## what needs several processes or minutes
 
 benchmark-cifar10: $(STAMP)  ## a small ViT on CIFAR-10: make benchmark-cifar10 DATA_DIR=data/cifar10
 	$(BIN)/python benchmarks/cifar10.py --data_dir=$(or $(DATA_DIR),data/cifar10)
+
+benchmark-distillation: $(STAMP)  ## a student with and without a teacher: make benchmark-distillation DATA_DIR=data/cifar10
+	$(BIN)/python benchmarks/distillation.py --data_dir=$(or $(DATA_DIR),data/cifar10)
 
 model-table: $(STAMP)  ## rewrites the README's tables of models: a few minutes
 	$(BIN)/python tools/model_table.py README.md

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vit_tf import planning
 from vit_tf.checkpoints import save_checkpoint
 from vit_tf.data import Input, Mixing, TFDSSource
 from vit_tf.export import export_saved_model
@@ -382,6 +383,22 @@ class TestCached:
             CachedTeacher("none.npy")
 
 
+class TestPlans:
+    """A dry run names files and loads none."""
+
+    def test_note_a_teachers_file(self, student, tmp_path):
+        path = str(tmp_path / "absent.npz")
+        make = functools.partial(make_teacher, num_classes=12)
+        with planning.planning() as files, tf.Graph().as_default():
+            Teacher(make, weights=path, classes=range(10)).prepare(student, None)
+            with pytest.raises(ValueError, match="the teacher has 12 classes and the student 10"):
+                Teacher(make, weights=path).prepare(student, None)
+            CachedTeacher(str(tmp_path / "answers.npy")).prepare(student, None)
+        assert [file.role for file in files] == ["teacher", "teacher"]
+        assert "absent.npz is not there" in files[0].problem
+        assert "write_answers" in files[1].problem
+
+
 class TestRuns:
     """Whole training runs with a teacher."""
 
@@ -419,6 +436,19 @@ class TestRuns:
         kept = [name for name in reader.get_variable_to_shape_map() if name.startswith("model/")]
         assert len(kept) == len(estimator.model.weights)
         assert f"teacher    {teacher.facts()}" in capsys.readouterr().out
+
+    def test_going_on_with_another_teacher_is_an_error(self, train_input, tmp_path):
+        def run(teacher, steps, **settings):
+            task = KnowledgeDistillation(make_student, Teacher(lambda: teacher))
+            config = RunConfig(strategy="cpu", steps=2, steps_per_loop=1)
+            return Estimator(task, tmp_path, config, **settings).train(train_input, steps)
+
+        first, other = make_teacher(), make_teacher()
+        other.head.bias.assign(other.head.bias + 1e-6)
+        run(first, 1)
+        with pytest.raises(ValueError, match=r"the teacher is not the one .*allow_config_change"):
+            run(other, 2)
+        assert run(other, 2, allow_config_change=True)
 
     def test_evaluation_does_without_the_teacher(self, train_input, eval_input, tmp_path):
         task = KnowledgeDistillation(make_student, Teacher(make_teacher))

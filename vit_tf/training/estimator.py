@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from vit_tf.training.train_run import TrainRun
 # A process that evaluates beside a running trainer has a metrics file of its own.
 _EVAL_METRICS = "metrics_eval.jsonl"
 _MOST_PICTURED = 512
+_IDENTITY = "task.json"
 
 
 class Estimator:
@@ -335,6 +337,7 @@ class Estimator:
             schedule_steps=length,
             check_config=self._check_config,
         )
+        self._check_identity(run.step)
         if self.model_dir.chief:
             report = start_report(
                 self.task,
@@ -376,6 +379,26 @@ class Estimator:
             f"which is {self.model_dir.join('config.gin')}; or give the new one a --model_dir of "
             "its own"
         )
+
+    def _check_identity(self, step: int) -> None:
+        """Raises ValueError if a run would go on with another teacher or the like than before."""
+        identity, kept = self.task.identity(), self.model_dir.read_text(_IDENTITY)
+        before = json.loads(kept) if kept and step else identity
+        for name, now in identity.items():
+            if before.get(name, now) == now:
+                continue
+            difference = (
+                f"the {name} is not the one that this run began with: then {before[name]}, "
+                f"now {now}"
+            )
+            if not self._allow_config_change:
+                raise ValueError(
+                    f"{difference}. Go on with the new one by --allow_config_change, or bring the "
+                    "old one back; or give the new one a --model_dir of its own"
+                )
+            print(difference, flush=True)
+        if identity and self.model_dir.chief:
+            self.model_dir.write_text(_IDENTITY, json.dumps(identity, indent=1))
 
     def _keep_config(self, log: RunLog) -> None:
         """Keeps the configuration in `model_dir` and in TensorBoard."""

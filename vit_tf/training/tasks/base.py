@@ -128,5 +128,13 @@ class Task(abc.ABC):
         """What a run's report shall say of the task, subject -> text; by default nothing."""
         return {}
 
+    def identity(self) -> dict[str, str]:
+        """What a resumed run must share with the one before, beyond its configuration.
+
+        Returns:
+          Subject -> text, such as the hash of a teacher's weights; by default nothing.
+        """
+        return {}
+
     def check_input(self, model: keras.Model, train_or_eval_input: object) -> None:  # noqa: B027
         """Raises ValueError if a model cannot learn from an input; by default all is well."""

@@ -57,6 +57,10 @@ class Distillation(Classification):
         """Mixing, and which teacher with which weights; see `Task.facts`."""
         return {**super().facts(), "teacher": self._teacher.facts()}
 
+    def identity(self) -> dict[str, str]:
+        """The hash of the teacher's weights, which no checkpoint holds; see `Task.identity`."""
+        return {"teacher": self._teacher.fingerprint}
+
     @staticmethod
     def _measures(labels: tf.Tensor, logits: tf.Tensor, teacher_logits: tf.Tensor) -> Values:
         """How often the student says what the teacher says, and how often that is right."""

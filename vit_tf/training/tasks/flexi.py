@@ -147,6 +147,10 @@ class FlexiClassification(Task):
         )
         return {**self._task.facts(), "patches": drawn}
 
+    def identity(self) -> dict[str, str]:
+        """As the task has it; see `Task.identity`."""
+        return self._task.identity()
+
     def check_input(self, model: keras.Model, train_or_eval_input: object) -> None:
         """As the task does; see `Task.check_input`."""
         self._task.check_input(model, train_or_eval_input)

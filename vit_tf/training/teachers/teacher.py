@@ -2,13 +2,14 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from vit_tf import planning
 from vit_tf.layers.resampling import resize_matrix
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.training.teachers import answering
@@ -71,6 +72,11 @@ class Teacher:
     sees_mixed_images = True
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the weights, in hexadecimal; known once it is prepared."""
+        return self._answering.fingerprint
+
+    @property
     def unknown_classes(self) -> list[int]:
         """The student's classes that the teacher lacks; known once it is prepared."""
         return self._map.unknown
@@ -88,6 +94,9 @@ class Teacher:
             nothing tells what images it takes.
           FileNotFoundError: if it is not there.
         """
+        if planning.is_planned():
+            self._plan(student, getattr(train_input, "class_names", None))
+            return
         student_facts = getattr(student, "preprocessing", None)
         self._scaling = scaling_of(train_input, student_facts)
         if callable(self._model):
@@ -126,6 +135,17 @@ class Teacher:
                 size += f" (from {given}, {self._resize})"
         file = f", {self._weights}" if self._weights else ""
         return f"{made.name}{file} at {size}, {self._map}, weights {made.fingerprint[:16]}"
+
+    def _plan(self, student: keras.Model, class_names: Sequence[str] | None) -> None:
+        """Notes the teacher's file, and checks the classes if its model tells them."""
+        path = self._weights if callable(self._model) else os.fspath(self._model)
+        if path is not None:
+            missing = f"{path} is not there" if not _exists(path) else None
+            planning.note("teacher", path, missing)
+        classes = getattr(self._model(), "num_classes", None) if callable(self._model) else None
+        self._map = ClassMap(
+            self._classes, student.num_classes, classes or student.num_classes, class_names
+        )
 
     def _outputs(self, images: tf.Tensor) -> tf.Tensor:
         made = self._answering
@@ -167,6 +187,11 @@ def resized(images: tf.Tensor, image_size: tuple[int, int], method: str) -> tf.T
             matrix = tf.constant(_matrix(old, new, method), images.dtype)
             images = tf.einsum(equation, matrix, images)
     return images
+
+
+def _exists(path: str) -> bool:
+    """Whether a checkpoint is there: a file, a folder, or the stem of a training checkpoint."""
+    return tf.io.gfile.exists(path) or tf.io.gfile.exists(f"{path}.index")
 
 
 @functools.cache
