@@ -244,6 +244,15 @@ def test_one_that_is_replaced_while_it_is_read_is_not_called_damaged(files, writ
     assert files.newest_whole() == (files.path(2), [])
 
 
+def test_what_was_read_in_full_once_is_not_read_again_for_each_use(files, writer, monkeypatch):
+    save(writer, 2)
+    assert files.newest_whole() == (files.path(2), [])
+    monkeypatch.setattr(checkpoint_files, "damage", lambda path: f"{path} is read again")
+    assert files.newest_whole() == (files.path(2), [])
+    step, problems = files.recover()  # but a start trusts nobody
+    assert step is None and len(problems) == 1
+
+
 def test_new_checkpoints_are_waited_for_by_a_clock_that_nobody_sets(files, writer, monkeypatch):
     save(writer, 2)
     monkeypatch.setattr(time, "time", lambda: 1e12)

@@ -28,6 +28,7 @@ class CheckpointFiles:
 
     def __init__(self, folder: str):
         self.folder = folder
+        self._whole: set[str] = set()  # read in full once: not again for each use
 
     def path(self, step: int) -> str:
         """What TensorFlow calls the checkpoint of a step: its files' names without their ends."""
@@ -50,9 +51,11 @@ class CheckpointFiles:
         """
         problems = []
         for step in reversed(self.steps()):
-            problem = damage(self.path(step))
+            path = self.path(step)
+            problem = None if path in self._whole else damage(path)
             if problem is None:
-                return self.path(step), problems
+                self._whole.add(path)
+                return path, problems
             if step in self.steps():  # else it was replaced by a newer one meanwhile
                 problems.append(problem)
         return None, problems
