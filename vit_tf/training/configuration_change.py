@@ -25,7 +25,6 @@ _FREE = {
         "image_interval",
         "profile_steps",
     },
-    "Ema": {"evaluate"},
     "Input": {"cache", "num_parallel_calls", "prefetch", "service"},
 }
 
