@@ -36,7 +36,7 @@ def main() -> None:
         default=_ROOT / "runs" / "distillation",
         help="state of all runs; default: runs/distillation of the project",
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of the students")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the students")
     arguments = parser.parse_args()
     runs, data_dir = arguments.runs_dir.absolute(), arguments.data_dir.absolute()
     print(f"machine   {describe_machine()}\nversions  {describe_versions()}\n", flush=True)
