@@ -24,6 +24,7 @@ setup(
         "matplotlib",
         "numpy",
         "pillow",
+        "psutil",
         "tensorboard>=2.20,<2.21",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets>=4.9.9",

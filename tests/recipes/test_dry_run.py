@@ -50,6 +50,11 @@ def test_parameters_slots_and_gradients_are_counted_in_bytes(digits_dir):
     assert planned.parameters == count
     expected = {"weights": 4 * count, "gradients": 4 * count, "optimizer in float32": 8 * count}
     assert planned.memory == expected
+    averaged = plan(
+        "gin/quickstart.gin",
+        bindings=[f"DATA_DIR = '{digits_dir}'", *TINY, "RunConfig.ema = @Ema()"],
+    )
+    assert averaged.memory == {**expected, "average of weights": 4 * count}
 
 
 def test_the_rates_are_those_that_the_optimizer_would_take(digits_dir, tmp_path):

@@ -57,8 +57,9 @@ def run(*args, **kwargs) -> str:
 
 
 def rows(model_dir) -> list[dict]:
-    """Rows of `metrics.jsonl` without what depends on the clock."""
-    clock = {"time", "images_per_second", "input_wait"}
+    """Rows of `metrics.jsonl` without what depends on the clock and the machine."""
+    clock = {"time", "images_per_second", "images_per_second_per_device", "input_wait"}
+    clock |= {"memory_gb", "device_memory_gb"}
     lines = (Path(model_dir) / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 

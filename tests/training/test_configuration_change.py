@@ -63,9 +63,9 @@ def test_parts_that_only_one_mode_makes_are_no_change():
 
 
 def test_a_parameter_that_is_new_in_the_library_is_a_change_unless_it_has_its_default():
-    assert changes(OLD, OLD + "RunConfig.keep_every = None\nRunConfig.check_finite = True\n") == []
-    (change,) = changes(OLD, OLD + "RunConfig.check_finite = False\n")
-    assert str(change) == "-RunConfig.check_finite = True\n+RunConfig.check_finite = False"
+    assert changes(OLD, OLD + "RunConfig.keep_every = None\nRunConfig.jit_compile = False\n") == []
+    (change,) = changes(OLD, OLD + "RunConfig.jit_compile = True\n")
+    assert str(change) == "-RunConfig.jit_compile = False\n+RunConfig.jit_compile = True"
 
 
 def test_where_it_runs_is_free():

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from vit_tf.training.model_dir import ModelDir
-from vit_tf.training.run_log import Progress, RunLog, duration
+from vit_tf.training.progress import Progress, duration
+from vit_tf.training.run_log import RunLog
 
 
 @pytest.fixture
@@ -187,8 +188,11 @@ def loop(clock, progress, step, seconds, wait=0.0, **values):
 def test_speed_and_wait_are_those_of_the_loop_and_the_time_left_follows(clock, capsys):
     progress = Progress(total_steps=100, global_batch=8)
     progress.start(0)
-    assert loop(clock, progress, 10, seconds=4.0, wait=1.0) == {
+    measured = loop(clock, progress, 10, seconds=4.0, wait=1.0)
+    assert 0.01 < measured.pop("memory_gb") < 100
+    assert measured == {
         "images_per_second": 20.0,
+        "images_per_second_per_device": 20.0,
         "input_wait": 0.25,
     }
     line = capsys.readouterr().out
@@ -223,6 +227,17 @@ def test_accuracy_and_skipped_records_are_shown_where_there_are_any(clock, capsy
     loop(clock, progress, 1, seconds=1.0, accuracy=0.25, skipped_examples=3)
     line = capsys.readouterr().out
     assert "accuracy 0.250" in line and line.endswith("skipped 3 records\n")
+
+
+def test_epoch_speed_a_device_and_bad_steps_are_told(clock, capsys):
+    progress = Progress(total_steps=40, global_batch=8, devices=2, steps_per_epoch=4.0)
+    progress.start(0)
+    measured = loop(clock, progress, 10, seconds=4.0, bad_steps=2)
+    assert measured["epoch"] == 2.5
+    assert measured["images_per_second_per_device"] == 10.0
+    line = capsys.readouterr().out
+    assert "25%  epoch 2.50  loss" in line and "20 images/s  10 a device" in line
+    assert line.endswith("GB  bad steps 2\n")
 
 
 def test_a_quiet_progress_measures_without_printing(clock, capsys):

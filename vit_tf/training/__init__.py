@@ -1,5 +1,7 @@
 """Training: the Estimator, what it needs to know, and the tasks it trains."""
 
+from vit_tf.training.bad_steps import BadSteps
+from vit_tf.training.ema import Ema
 from vit_tf.training.estimator import Estimator
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_config import RunConfig
@@ -14,9 +16,11 @@ from vit_tf.training.tasks import (
 from vit_tf.training.teachers import CachedTeacher, Teacher, write_answers
 
 __all__ = [
+    "BadSteps",
     "CachedTeacher",
     "Classification",
     "Cosub",
+    "Ema",
     "Estimator",
     "FlexiClassification",
     "KnowledgeDistillation",

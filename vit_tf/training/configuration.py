@@ -18,6 +18,8 @@ import keras
 from vit_tf import data
 from vit_tf.checkpoints import create_model
 from vit_tf.training import optimizers, schedules, tables
+from vit_tf.training.bad_steps import BadSteps
+from vit_tf.training.ema import Ema
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.tasks import (
@@ -30,9 +32,11 @@ from vit_tf.training.tasks import (
 from vit_tf.training.teachers import CachedTeacher, Teacher
 
 _CONFIGURABLE: dict[str, Callable] = {
+    "BadSteps": BadSteps,
     "CachedTeacher": CachedTeacher,
     "Classification": Classification,
     "Cosub": Cosub,
+    "Ema": Ema,
     "FewShotSource": data.FewShotSource,
     "FlexiClassification": FlexiClassification,
     "Input": data.Input,

@@ -25,6 +25,7 @@ _FREE = {
         "image_interval",
         "profile_steps",
     },
+    "Ema": {"evaluate"},
     "Input": {"cache", "num_parallel_calls", "prefetch", "service"},
 }
 

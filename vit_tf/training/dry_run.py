@@ -188,6 +188,8 @@ def _memory(config: RunConfig, model: keras.Model, optimizer: Any) -> dict[str, 
     slots = [v for v in optimizer.variables if len(v.shape)] if optimizer else []
     for dtype in sorted({slot.dtype for slot in slots}):
         memory[f"optimizer in {dtype}"] = _bytes([slot for slot in slots if slot.dtype == dtype])
+    if config.ema is not None:
+        memory["average of weights"] = _bytes(trained)
     return memory
 
 

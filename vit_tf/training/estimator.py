@@ -17,13 +17,15 @@ from vit_tf.analysis.learning_curve import plot_learning_curve
 from vit_tf.export import export_saved_model
 from vit_tf.training import configuration_change, strategies
 from vit_tf.training.checkpoint_files import damage
+from vit_tf.training.ema import Averages
 from vit_tf.training.eval_loop import EvalLoop
 from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
 from vit_tf.training.model_dir import ModelDir
+from vit_tf.training.progress import duration
 from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig
-from vit_tf.training.run_log import RunLog, duration
-from vit_tf.training.state import load_weights
+from vit_tf.training.run_log import RunLog
+from vit_tf.training.state import holds_averages, load_weights
 from vit_tf.training.tasks import Task
 from vit_tf.training.train_run import TrainRun
 
@@ -135,11 +137,14 @@ class Estimator:
           The last evaluation.
         """
         self.task.check_input(self.model, eval_input_fn)
-        eval_loop = self._eval_loop(eval_input_fn)
         run = self._start(train_input_fn, steps)
+        averages = run.loop.step.averages if self.config.ema and self.config.ema.evaluate else None
+        eval_loop = self._eval_loop(eval_input_fn, averages)
 
         def evaluate(step: int) -> dict[str, float]:
-            return self._evaluate(eval_loop, eval_input_fn, step, run.log, keep_best=True)
+            return self._evaluate(
+                eval_loop, eval_input_fn, step, run.log, keep_best=True, averages=averages
+            )
 
         values = run.train(evaluate)
         rows = run.log.rows()
@@ -297,7 +302,7 @@ class Estimator:
         path = self.model_dir.find_checkpoint(checkpoint)
         model = self._build_model()  # outside the strategy: a SavedModel must not hold replicas
         self.task.check_input(model, evaluation_input)
-        step = load_weights(model, path)
+        step = load_weights(model, path, self._takes_averages(path))
         return export_saved_model(
             model,
             predict=lambda images: self.task.predict_values(model, images),
@@ -407,13 +412,23 @@ class Estimator:
             self.model_dir.write_text("config.gin", text)
             log.write_text("config", text)
 
-    def _eval_loop(self, input_fn: InputFn) -> EvalLoop:
+    def _eval_loop(self, input_fn: InputFn, averages: Averages | None = None) -> EvalLoop:
         dataset = distributed(input_fn, self.strategy)
-        return EvalLoop(self.task, self.model, self.strategy, dataset)
+        if averages is None:
+            return EvalLoop(self.task, self.model, self.strategy, dataset)
+        weights = averages.in_place_of_weights
+        return EvalLoop(self.task, self.model, self.strategy, dataset, weights)
 
     def _evaluate(
-        self, loop: EvalLoop, input_fn: InputFn, step: int, log: RunLog, keep_best: bool = False
+        self,
+        loop: EvalLoop,
+        input_fn: InputFn,
+        step: int,
+        log: RunLog,
+        keep_best: bool = False,
+        averages: Averages | None = None,
     ) -> dict[str, float]:
+        """Evaluates and logs; `averages` are those that `loop` evaluates, None the model's own."""
         start = time.monotonic()
         with named_data_errors(input_fn, self.strategy):
             count = getattr(input_fn, "eval_steps", None)
@@ -423,16 +438,18 @@ class Estimator:
         metric = self.task.metric
         best = False
         if keep_best and self.model_dir.chief:
-            best = self.model_dir.keep_if_best(self.model, metric, values[metric], step)
+            weights = averages and averages.variables
+            best = self.model_dir.keep_if_best(self.model, metric, values[metric], step, weights)
         if self.model_dir.chief:
             numbers = "  ".join(
                 f"{name} {value:.4f}" for name, value in values.items() if "examples" not in name
             )
             left_out = values.get("left_out_examples")
             without = f" ({left_out:,} without a label left out)" if left_out else ""
+            averaged = " (averaged weights)" if averages else ""
             print(
-                f"evaluation at step {step}: {numbers}  on {values['examples']:,} examples"
-                f"{without} in {duration(seconds)}{'  (best so far)' if best else ''}",
+                f"evaluation at step {step}{averaged}: {numbers}  on {values['examples']:,} "
+                f"examples{without} in {duration(seconds)}{'  (best so far)' if best else ''}",
                 flush=True,
             )
         log.write("eval", step, values)
@@ -441,8 +458,21 @@ class Estimator:
     def _restore(self, checkpoint: str) -> int:
         """Loads a checkpoint's weights into the model; returns the step it is of."""
         path = self.model_dir.find_checkpoint(checkpoint)
+        averages = self._takes_averages(path)
         with self.strategy.scope():
-            return load_weights(self.model, path)
+            return load_weights(self.model, path, averages)
+
+    def _takes_averages(self, path: str) -> bool:
+        """Whether a checkpoint's averages are wanted, and there; says so."""
+        wanted = self.config.ema is None or self.config.ema.evaluate
+        averages = wanted and holds_averages(path)
+        if averages and self.model_dir.chief:
+            print(
+                f"{os.path.basename(path)}: its averaged weights are taken (Ema.evaluate = False "
+                "takes the others)",
+                flush=True,
+            )
+        return averages
 
 
 def class_names(input_fn: InputFn, model: keras.Model) -> list[str]:

@@ -1,5 +1,8 @@
 """The evaluation loop on Orbit: every example of a split once, any task, any strategy."""
 
+import contextlib
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import orbit
@@ -18,6 +21,8 @@ class EvalLoop(orbit.StandardEvaluator):
       strategy: where to run.
       dataset: distributed batches with a `"mask"` of the real examples; those that are not
         `Task.labelled` are left out as well, and counted.
+      weights: makes a scope, in replica context, in which the model has the weights that are to be
+        evaluated, such as `Averages.in_place_of_weights`. Default: its own.
     """
 
     def __init__(
@@ -26,11 +31,13 @@ class EvalLoop(orbit.StandardEvaluator):
         model: keras.Model,
         strategy: tf.distribute.Strategy,
         dataset: tf.distribute.DistributedDataset,
+        weights: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
     ):
         super().__init__(eval_dataset=dataset)
         self._task = task
         self._model = model
         self._strategy = strategy
+        self._weights = weights
 
     def eval_begin(self) -> dict[str, float]:
         """The sums of no example."""
@@ -41,7 +48,9 @@ class EvalLoop(orbit.StandardEvaluator):
 
         def replica_step(batch):
             mask = batch["mask"] * self._task.labelled(batch)
-            sums = masked_sums(self._task.eval_values(self._model, batch), mask)
+            with self._weights():
+                values = self._task.eval_values(self._model, batch)
+            sums = masked_sums(values, mask)
             return sums | {"left_out": tf.reduce_sum(batch["mask"] - mask)}
 
         sums = self._strategy.run(replica_step, args=(next(iterator),))

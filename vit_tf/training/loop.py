@@ -6,6 +6,7 @@ from collections.abc import Callable
 import orbit
 import tensorflow as tf
 
+from vit_tf.training.profiling import Profiler
 from vit_tf.training.step import TrainStep
 from vit_tf.training.strategies import is_tpu
 
@@ -23,13 +24,21 @@ class TrainLoop(orbit.StandardTrainer):
       step: what a replica does with its batch.
       strategy: where to run.
       steps_per_loop: the means are of so many steps, counted from the run's very start.
+      profiler: asked before each piece of the loop.
     """
 
-    def __init__(self, step: TrainStep, strategy: tf.distribute.Strategy, steps_per_loop: int):
+    def __init__(
+        self,
+        step: TrainStep,
+        strategy: tf.distribute.Strategy,
+        steps_per_loop: int,
+        profiler: Profiler,
+    ):
         super().__init__(train_dataset=None)
         self.step = step
         self._strategy = strategy
         self._steps_per_loop = steps_per_loop
+        self._profiler = profiler
         self._piece = 1  # the first call traces and compiles
         # TensorFlow refuses its own clock where operations must be deterministic; a TPU's host may
         # be another machine, which cannot call Python here.
@@ -61,9 +70,10 @@ class TrainLoop(orbit.StandardTrainer):
         run = super().create_train_loop_fn()
 
         def run_in_pieces(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
-            left = int(num_steps)
+            left, first = int(num_steps), int(self.global_step.numpy())
             while left:
-                piece = min(left, self._piece)
+                switch = self._profiler.at(first + int(num_steps) - left)
+                piece = min(left, self._piece, switch or left)
                 start = time.monotonic()
                 run(iterator, tf.constant(piece))
                 step_seconds = (time.monotonic() - start) / piece

@@ -16,13 +16,14 @@ checkpoints and small files are written aside and renamed.
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from vit_tf.training.checkpoint_files import CheckpointFiles
-from vit_tf.training.state import by_path, first_line, model_checkpoint
+from vit_tf.training.state import by_path, first_line
 
 
 class ModelDir:
@@ -148,8 +149,22 @@ class ModelDir:
         text = self.read_text("best/best.json")
         return json.loads(text) if text else None
 
-    def keep_if_best(self, model: keras.Model, metric: str, value: float, step: int) -> bool:
+    def keep_if_best(
+        self,
+        model: keras.Model,
+        metric: str,
+        value: float,
+        step: int,
+        weights: Mapping[str, tf.Variable] | None = None,
+    ) -> bool:
         """Saves the model if its value is larger than that of the best before.
+
+        Args:
+          model: what was evaluated.
+          metric: name of the value.
+          value: larger is better.
+          step: optimizer steps done.
+          weights: what it was evaluated with, by name, such as averages. Default: its own weights.
 
         Returns:
           Whether it was.
@@ -161,7 +176,7 @@ class ModelDir:
             return False
         tf.io.gfile.makedirs(self.join("best"))
         if self._best_saver is None:
-            self._best_saver = model_checkpoint(model)
+            self._best_saver = tf.train.Checkpoint(model=weights or by_path(model.weights))
         name = f"best-{step}"
         self._best_saver.write(self.join("best", name))
         record = {"checkpoint": name, "metric": metric, "value": value, "step": step}

@@ -4,11 +4,13 @@ import dataclasses
 
 import tensorflow as tf
 
+from vit_tf.training.bad_steps import BadSteps
+from vit_tf.training.ema import Ema
 from vit_tf.training.optimization import Optimization
 from vit_tf.training.run_length import Duration
 
 _POSITIVE = ("steps", "epochs", "steps_per_loop", "checkpoint_interval", "eval_interval")
-_POSITIVE += ("keep_checkpoints", "accumulation_steps")
+_POSITIVE += ("keep_checkpoints", "accumulation_steps", "image_interval", "histogram_interval")
 PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
 
 
@@ -44,7 +46,14 @@ class RunConfig:
       jit_compile: compiles the training step with XLA (on TPUs that is always so).
       accumulation_steps: micro-batches that a replica's batch is split into. They go through the
         model one after the other, in the memory of one; the update is that of the whole batch.
-      check_finite: stops the run when the loss or the gradient becomes NaN or infinite.
+      ema: averages the weights, and evaluates the averages; see `Ema`. Default: no averages.
+      bad_steps: what becomes of steps whose loss or gradient is no number, and of a loss that blows
+        up; see `BadSteps`. Default: the run stops with the last good checkpoint kept. None goes on
+        regardless.
+      image_interval: steps between pictures of training images in TensorBoard, as the model sees
+        them. Default: one picture, at the start.
+      histogram_interval: steps between histograms of all weights in TensorBoard. Default: none.
+      profile_steps: (start, stop): TensorFlow's profiler records these steps for TensorBoard.
     """
 
     steps: int | None = None
@@ -66,7 +75,11 @@ class RunConfig:
     deterministic: bool | None = None
     jit_compile: bool = False
     accumulation_steps: int = 1
-    check_finite: bool = True
+    ema: Ema | None = None
+    bad_steps: BadSteps | None = dataclasses.field(default_factory=BadSteps)
+    image_interval: int | None = None
+    histogram_interval: int | None = None
+    profile_steps: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.steps is not None and self.epochs is not None:
@@ -78,6 +91,13 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"RunConfig.{name} must be positive; given {value}")
+        if self.profile_steps is not None:
+            start, stop = self.profile_steps
+            if not 0 <= start < stop:
+                raise ValueError(
+                    "RunConfig.profile_steps must be (start, stop) with 0 <= start < stop; given "
+                    f"{self.profile_steps}"
+                )
         if self.precision is not None and self.precision not in PRECISIONS:
             raise ValueError(
                 f"RunConfig.precision must be one of {', '.join(PRECISIONS)}; given "

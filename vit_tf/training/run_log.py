@@ -63,13 +63,20 @@ class RunLog:
                 flush=True,
             )
 
-    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+    def write(
+        self,
+        kind: str,
+        step: int,
+        values: dict[str, Any],
+        only_curves: dict[str, Any] | None = None,
+    ) -> None:
         """Appends one row and writes its numbers to TensorBoard.
 
         Args:
           kind: `"train"` or `"eval"`; a curve of its own in TensorBoard.
           step: optimizer steps done.
           values: name -> number.
+          only_curves: further ones, for TensorBoard alone.
 
         Raises:
           OSError: if the file cannot be written, naming it.
@@ -79,7 +86,7 @@ class RunLog:
         row = {"step": step, "kind": kind, **values, "time": round(time.time(), 3)}
         self._append(json.dumps(row) + "\n")
         with self._writer(kind).as_default():
-            for name, value in values.items():
+            for name, value in {**values, **(only_curves or {})}.items():
                 tf.summary.scalar(name, value, step=step)
         self._writer(kind).flush()
 
@@ -95,6 +102,14 @@ class RunLog:
             with self._writer(kind).as_default():
                 tf.summary.image(name, image, step=step, max_outputs=16)
             self._writer(kind).flush()
+
+    def write_histograms(self, tensors: dict[str, tf.Tensor], step: int) -> None:
+        """Shows the distributions of tensors by name."""
+        if self._model_dir.chief:
+            with self._writer("train").as_default():
+                for name, tensor in tensors.items():
+                    tf.summary.histogram(name, tensor, step=step)
+            self._writer("train").flush()
 
     def _append(self, line: str) -> None:
         try:
@@ -132,71 +147,3 @@ def _step_of(line: str) -> float:
     except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return step if isinstance(step, int) else math.inf
-
-
-class Progress:
-    """The progress line: step, loss, rate, images a second, wait for input, time left.
-
-    Args:
-      total_steps: length of the run.
-      global_batch: examples a step.
-      quiet: measures without printing, for processes that are not the chief.
-    """
-
-    def __init__(self, total_steps: int, global_batch: int, quiet: bool = False):
-        self._total = total_steps
-        self._batch = global_batch
-        self._quiet = quiet
-        self._updates = 0
-        self._last = (None, time.monotonic())
-        self._speed: float | None = None
-
-    def start(self, step: int) -> None:
-        """Starts the clock at a step."""
-        self._last = (step, time.monotonic())
-
-    def update(self, step: int, values: dict[str, float]) -> dict[str, float]:
-        """Prints the line of a finished loop.
-
-        Args:
-          step: optimizer steps done.
-          values: what the training loop returned.
-
-        Returns:
-          `"images_per_second"` and `"input_wait"`, the share of time spent waiting for input.
-        """
-        before, then = self._last
-        now = time.monotonic()
-        self._last = (step, now)
-        seconds = max(now - then, 1e-9)
-        speed = (step - before) * self._batch / seconds
-        smooth = speed if self._speed is None else 0.7 * self._speed + 0.3 * speed
-        # A process's first loop holds tracing and compiling and would spoil the estimate.
-        self._speed = smooth if self._updates else None
-        self._updates += 1
-        # A TPU's host measures the wait by its wall clock, which somebody may set.
-        wait = min(1.0, max(0.0, values["input_wait_seconds"] / seconds))
-        if not self._quiet:
-            self._print(step, values, speed, wait, (self._total - step) * self._batch / smooth)
-        return {"images_per_second": round(speed, 1), "input_wait": round(wait, 4)}
-
-    def _print(
-        self, step: int, values: dict[str, float], speed: float, wait: float, left: float
-    ) -> None:
-        skipped = values["skipped_examples"]
-        print(
-            f"step {step:>{len(str(self._total))}}/{self._total} {100 * step / self._total:3.0f}%"
-            f"  loss {values['loss']:.4f}"
-            + (f"  accuracy {values['accuracy']:.3f}" if "accuracy" in values else "")
-            + f"  lr {values['learning_rate']:.2e}  {speed:,.0f} images/s"
-            f"  input wait {100 * wait:.0f}%  left {duration(left)}"
-            + (f"  skipped {skipped} records" if skipped else ""),
-            flush=True,
-        )
-
-
-def duration(seconds: float) -> str:
-    """`75` -> `1:15`, `3700` -> `1:01:40`."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

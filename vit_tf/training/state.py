@@ -37,17 +37,22 @@ def optimizer_state(optimizer: keras.optimizers.Optimizer) -> dict[str, tf.Varia
     }
 
 
-def model_checkpoint(model: keras.Model) -> tf.train.Checkpoint:
-    """A checkpoint of a model's weights, which reads them out of a training checkpoint too."""
-    return tf.train.Checkpoint(model=by_path(model.weights))
+def holds_averages(path: str) -> bool:
+    """Whether a checkpoint has averages of the weights (`RunConfig.ema`) beside these."""
+    try:
+        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    except RESTORE_ERRORS:
+        return False  # `load_weights` says what is wrong
+    return any(name.startswith("ema/") for name in names)
 
 
-def load_weights(model: keras.Model, path: str) -> int:
+def load_weights(model: keras.Model, path: str, averages: bool = False) -> int:
     """Loads a checkpoint's weights, all of them, into a model.
 
     Args:
       model: built, of the checkpoint's architecture.
-      path: a training checkpoint, or one that `model_checkpoint` wrote.
+      path: a training checkpoint, or one that `ModelDir.keep_if_best` wrote.
+      averages: loads the averages of the weights instead, which it must hold.
 
     Returns:
       The step in the checkpoint's name; 0 if it has none.
@@ -57,7 +62,9 @@ def load_weights(model: keras.Model, path: str) -> int:
     """
     status = None
     try:
-        status = model_checkpoint(model).read(path)
+        weights = by_path(model.weights)
+        checkpoint = tf.train.Checkpoint(**{"ema" if averages else "model": weights})
+        status = checkpoint.read(path)
         status.assert_existing_objects_matched()
     except RESTORE_ERRORS as error:
         raise ValueError(f"cannot load {path} into this model: {first_line(error)}") from error

@@ -1,7 +1,6 @@
 """One training run: restored from `model_dir`, driven by Orbit's controller, saved as it goes."""
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Iterator
 
@@ -13,15 +12,18 @@ from vit_tf.training.checkpoint_writer import CheckpointWriter
 from vit_tf.training.inputs import InputFn, distributed, global_batch, named_data_errors
 from vit_tf.training.loop import TrainLoop
 from vit_tf.training.model_dir import ModelDir
+from vit_tf.training.pictures import Pictures
 from vit_tf.training.preemption import (
     Preempted,
     StopRequest,
     catch_stop_requests,
     sum_over_replicas,
 )
+from vit_tf.training.profiling import Profiler
+from vit_tf.training.progress import Progress
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_length import RunLength
-from vit_tf.training.run_log import Progress, RunLog
+from vit_tf.training.run_log import RunLog
 from vit_tf.training.state import RESTORE_ERRORS, by_path, first_line, optimizer_state
 from vit_tf.training.step import TrainStep
 from vit_tf.training.strategies import is_tpu, num_workers
@@ -77,8 +79,15 @@ class TrainRun:
         self._keep_every = length.in_steps(config.keep_every or 0, "RunConfig.keep_every")
         check_config()
         model_dir.claim(model, total_steps)
+        if optimizer.use_ema:
+            raise ValueError(
+                f"{type(optimizer).__name__}.use_ema would average the weights without evaluating "
+                "the averages or saving them for that; set RunConfig.ema = @Ema() and Ema.decay "
+                "instead"
+            )
         step = TrainStep(task, model, config, strategy, self.global_batch)
-        self.loop = TrainLoop(step, strategy, self._per_loop)
+        self._profiler = Profiler(config.profile_steps, model_dir.join("tensorboard", "train"))
+        self.loop = TrainLoop(step, strategy, self._per_loop, self._profiler)
         # Position in the data and seed of the randomness: with the step they say what comes next.
         self._examples_seen = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seed = tf.Variable(config.seed, dtype=tf.int64, trainable=False)
@@ -89,6 +98,10 @@ class TrainRun:
             "seed": self._seed,
             "sums": step.sums,
         }
+        if step.averages:
+            state["ema"] = step.averages.variables
+        if step.watch:
+            state["bad_steps"] = step.watch.variables
         self._checkpoint = tf.train.Checkpoint(**state)
         self._writer = CheckpointWriter(
             model_dir.checkpoints,
@@ -103,7 +116,14 @@ class TrainRun:
         self.log = RunLog(model_dir)
         self.log.rewind(self.step)
         self.log.say_what_is_missing(self.step - self.step % self._per_loop)
-        self._progress = Progress(total_steps, self.global_batch, quiet=not model_dir.chief)
+        self._progress = Progress(
+            total_steps,
+            self.global_batch,
+            quiet=not model_dir.chief,
+            devices=strategy.num_replicas_in_sync,
+            steps_per_epoch=length.steps_per_epoch,
+        )
+        self._pictures = Pictures(self.log, model, config.image_interval, config.histogram_interval)
         self._last_step = self.step
         self._last_values: dict[str, float] = {}
 
@@ -127,6 +147,7 @@ class TrainRun:
         start_step = int(self._examples_seen.numpy()) // self.global_batch
         done_before = self.step
         self._progress.start(self.step)
+        self._pictures.start(self.step)
 
         def position() -> int:
             return start_step + self.step - done_before
@@ -162,9 +183,14 @@ class TrainRun:
         Threads that still prepare batches then can keep a finished process from ending.
         """
         self.loop.train_dataset = distributed(self._input_fn, self._strategy, step)
+        images = tf.nest.flatten(
+            self.loop.train_dataset.element_spec["image"], expand_composites=True
+        )
+        self.loop.step.keep_images(images[0].shape)
         try:
             yield
         finally:
+            self._profiler.close()
             self.loop.train_dataset = None
 
     def _next_stop(self, evaluate: Evaluate | None) -> int:
@@ -176,17 +202,23 @@ class TrainRun:
         """Checks, logs and saves what a loop did; Orbit's action after every loop."""
         step = self.step
         self._writer.check()
-        self._check_finite(values, step)
+        watch, steps = self.loop.step.watch, f"between steps {self._last_step + 1} and {step}"
+        if watch:
+            watch.check_steps(values, steps, self._last_good)
         self._examples_seen.assign_add((step - self._last_step) * self.global_batch)
         self._last_step = step
         if step % self._per_loop and step != self.total_steps:
             self._stop_if_asked(request)  # in the midst of a loop: its row is still to come
             return
+        if watch:
+            watch.check_loss(values["loss"], steps, self._last_good)
         values |= self._learning_rates()
         speed = self._progress.update(step, values)
         values.pop("input_wait_seconds")
+        norms = {name: values.pop(name) for name in list(values) if "_norm/" in name}
         self._last_values = values | speed
-        self.log.write("train", step, self._last_values)
+        self.log.write("train", step, self._last_values, only_curves=norms)
+        self._pictures.update(step, self.loop.step.images)
         if step % self._every_checkpoint == 0 or step == self.total_steps:
             self._save()
         self._stop_if_asked(request)
@@ -214,21 +246,10 @@ class TrainRun:
         print(f"{saved} after step {self.step}; the same command goes on from there", flush=True)
         raise Preempted(status)
 
-    def _check_finite(self, values: dict[str, float], step: int) -> None:
-        """Stops before a checkpoint is made of what is no longer a number."""
-        bad = next((n for n in ("loss", "gradient_norm") if not math.isfinite(values[n])), None)
-        if bad is None or not self._config.check_finite:
-            return
+    def _last_good(self) -> str:
         self._writer.wait()
         last = self._model_dir.checkpoints.latest()
-        raise FloatingPointError(
-            f"the {bad.replace('_', ' ')} became {values[bad]} between steps "
-            f"{self._last_step + 1} and {step}. "
-            + (f"The last good checkpoint is {last}. " if last else "No checkpoint was written. ")
-            + "Lower the learning rate (Optimization.learning_rate), lengthen the warm-up or clip "
-            "gradients harder (Optimization.clip_norm); RunConfig.check_finite = False goes on "
-            "regardless"
-        )
+        return f"The last good checkpoint is {last}." if last else "No checkpoint was written."
 
     def _restore(self) -> int | None:
         """Restores the newest checkpoint that is whole; returns its step, or None."""
@@ -245,8 +266,8 @@ class TrainRun:
                 status.expect_partial()
             raise ValueError(
                 f"cannot go on from {path}: {first_line(error)}. The file is whole, but of "
-                "another optimizer or model. If the optimizer was changed, start over in a new "
-                "--model_dir"
+                "another optimizer or model. If the optimizer was changed, or RunConfig.ema or "
+                "bad_steps set or taken away, start over in a new --model_dir"
             ) from error
         if int(self._seed.numpy()) != self._config.seed:
             print(
