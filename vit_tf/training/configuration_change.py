@@ -24,6 +24,7 @@ _FREE = {
         "histogram_interval",
         "image_interval",
         "profile_steps",
+        "remat",
     },
     "Ema": {"evaluate"},
     "Input": {"cache", "num_parallel_calls", "prefetch", "service"},

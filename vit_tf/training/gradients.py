@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from vit_tf.training.randomness import fold_in, seeded
+from vit_tf.training.remat import Remat
 from vit_tf.training.tasks import Task
 
 MOST_VALUES = 64  # room for the values of any task
@@ -28,6 +29,7 @@ class Gradients:
       global_batch: examples a step over all replicas, padding included.
       accumulation_steps: micro-batches that a batch is split into, one after the other on the
         device, so that the memory is that of one of them.
+      remat: which layers compute their activations again, see `Remat`.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Gradients:
         statistics: Sequence[keras.Variable],
         global_batch: int,
         accumulation_steps: int,
+        remat: str = "none",
     ):
         self._task = task
         self._model = model
         self._global_batch = global_batch
         self._accumulation_steps = accumulation_steps
+        self._remat = Remat(model, remat)
         self._statistics = statistics
         self.names: list[str] = []  # of the sums; known once the function is traced
 
@@ -91,7 +95,7 @@ class Gradients:
         scope = seeded(self._model, key, zip(variables, [*weights, *statistics], strict=True))
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            with scope:
+            with scope, self._remat.active(scope):
                 values = self._task.train_values(self._model, batch)
             sums = masked_sums(values, batch["mask"])
             loss = sums["loss"] / self._global_batch

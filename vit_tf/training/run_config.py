@@ -4,6 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from vit_tf.training import remat
 from vit_tf.training.bad_steps import BadSteps
 from vit_tf.training.ema import Ema
 from vit_tf.training.optimization import Optimization
@@ -46,6 +47,9 @@ class RunConfig:
       jit_compile: compiles the training step with XLA (on TPUs that is always so).
       accumulation_steps: micro-batches that a replica's batch is split into. They go through the
         model one after the other, in the memory of one; the update is that of the whole batch.
+      remat: which layers compute their activations again in the backward pass rather than keep
+        them: `"none"`, `"blocks"`, or within the blocks `"attention"` or `"mlp"`. It takes time and
+        saves memory; the gradients are the same.
       ema: averages the weights, and evaluates the averages; see `Ema`. Default: no averages.
       bad_steps: what becomes of steps whose loss or gradient is no number, and of a loss that blows
         up; see `BadSteps`. Default: the run stops with the last good checkpoint kept. None goes on
@@ -75,6 +79,7 @@ class RunConfig:
     deterministic: bool | None = None
     jit_compile: bool = False
     accumulation_steps: int = 1
+    remat: str = "none"
     ema: Ema | None = None
     bad_steps: BadSteps | None = dataclasses.field(default_factory=BadSteps)
     image_interval: int | None = None
@@ -91,6 +96,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"RunConfig.{name} must be positive; given {value}")
+        if self.remat not in remat.POLICIES:
+            raise ValueError(
+                f"RunConfig.remat must be one of {', '.join(remat.POLICIES)}; given {self.remat!r}"
+            )
         if self.profile_steps is not None:
             start, stop = self.profile_steps
             if not 0 <= start < stop:

@@ -71,7 +71,12 @@ class TrainStep:
         frozen = config.optimization.frozen
         self._statistics = batch_statistics(model, frozen)
         self._gradients = Gradients(
-            task, model, self._statistics, global_batch, config.accumulation_steps
+            task,
+            model,
+            self._statistics,
+            global_batch,
+            config.accumulation_steps,
+            config.remat,
         )
         self._norms = GroupNorms(model.trainable_weights)
         self.averages = config.ema and Averages(config.ema, model, strategy, frozen)

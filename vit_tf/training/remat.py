@@ -1,0 +1,96 @@
+"""Rematerialisation (Chen et al. 2016): activations that are computed again rather than kept.
+
+`keras.RematScope` wraps the same `tf.recompute_grad`, but there the second computation happens
+outside of the scope that gives the step its seeds and weights: dropout would draw another mask, and
+weights that are tensors (sharpness-aware minimisation) would get no gradient. Here both are part of
+what is computed again.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from vit_tf import layers
+
+# Policy -> layers that keep only their input.
+POLICIES: dict[str, tuple[type[keras.layers.Layer], ...]] = {
+    "none": (),
+    "blocks": (
+        layers.EncoderBlock,
+        layers.MixerBlock,
+        layers.BottleneckUnit,
+        layers.PreactivationUnit,
+    ),
+    "attention": (layers.MultiHeadSelfAttention,),
+    "mlp": (layers.MLP,),
+}
+
+
+class Remat:
+    """Makes layers of a model compute their activations again in the backward pass.
+
+    Args:
+      model: built; outside of `active` it computes as ever.
+      policy: `"none"`, `"blocks"` (every block), `"attention"` (the attention within blocks) or
+        `"mlp"` (the MLPs within blocks).
+
+    Raises:
+      ValueError: if the model has no such layers.
+    """
+
+    def __init__(self, model: keras.Model, policy: str):
+        self._scope: keras.StatelessScope | None = None
+        found = [x for x in model._flatten_layers() if isinstance(x, POLICIES[policy])]
+        if policy != "none" and not found:
+            raise ValueError(
+                f"RunConfig.remat = {policy!r} finds no "
+                f"{' or '.join(kind.__name__ for kind in POLICIES[policy])} in this model; take "
+                "'none' or another of " + ", ".join(POLICIES)
+            )
+        for layer in found:
+            layer.call = self._again(layer)
+
+    @contextlib.contextmanager
+    def active(self, scope: keras.StatelessScope) -> Iterator[None]:
+        """Inside, the layers rematerialise.
+
+        Args:
+          scope: entered already; holds values of the layers' weights and seeds.
+        """
+        self._scope = scope
+        try:
+            yield
+        finally:
+            self._scope = None
+
+    def _again(self, layer: keras.layers.Layer) -> Callable:
+        original = functools.partial(type(layer).call, layer)
+
+        @functools.wraps(type(layer).call)
+        def call(inputs, *args, **kwargs):
+            scope = self._scope
+            if scope is None:
+                return original(inputs, *args, **kwargs)
+            weights = layer.trainable_variables
+            seeds = [(v, scope.get_current_value(v)) for v in layer.non_trainable_variables]
+            seeds = [(variable, value) for variable, value in seeds if value is not None]
+            changed = {}
+
+            def compute(inputs, *values):
+                inner = keras.StatelessScope([*zip(weights, values, strict=True), *seeds])
+                with inner:
+                    outputs = original(inputs, *args, **kwargs)
+                for variable, _ in seeds:  # those of the first time; the second gives the same
+                    changed.setdefault(id(variable), inner.get_current_value(variable))
+                return outputs
+
+            values = [scope.get_current_value(weight) for weight in weights]
+            outputs = tf.recompute_grad(compute)(inputs, *values)
+            for variable, _ in seeds:
+                scope.add_update((variable, changed[id(variable)]))
+            return outputs
+
+        return call
