@@ -24,6 +24,7 @@ SETTINGS = [
     "RunConfig.eval_interval = 40",
     # All that has a state or is random.
     "RunConfig.accumulation_steps = 2",
+    "RunConfig.ema = @Ema()",
     "Classification.mixing = @Mixing()",
     "Mixing.mixup_alpha = 0.8",
     "Mixing.cutmix_alpha = 1.0",

@@ -77,7 +77,13 @@ _SCHEDULES = (
     schedules.rsqrt,
     schedules.staircase,
 )
-_CONFIGURABLE |= {part.__name__: part for part in (*_OPTIMIZERS, *_SCHEDULES)}
+_LOSSES = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
+_CONFIGURABLE |= {part.__name__: part for part in (*_OPTIMIZERS, *_SCHEDULES, *_LOSSES)}
 
 
 def _without_module(function: types.FunctionType) -> types.FunctionType:

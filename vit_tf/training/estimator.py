@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from vit_tf.analysis.learning_curve import plot_learning_curve
 from vit_tf.export import export_saved_model
-from vit_tf.training import configuration_change, strategies
+from vit_tf.training import strategies
 from vit_tf.training.checkpoint_files import damage
 from vit_tf.training.ema import Averages
 from vit_tf.training.eval_loop import EvalLoop
@@ -25,6 +24,7 @@ from vit_tf.training.progress import duration
 from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import RunLog
+from vit_tf.training.same_run import SameRun
 from vit_tf.training.state import holds_averages, load_weights
 from vit_tf.training.tasks import Task
 from vit_tf.training.train_run import TrainRun
@@ -32,7 +32,6 @@ from vit_tf.training.train_run import TrainRun
 # A process that evaluates beside a running trainer has a metrics file of its own.
 _EVAL_METRICS = "metrics_eval.jsonl"
 _MOST_PICTURED = 512
-_IDENTITY = "task.json"
 
 
 class Estimator:
@@ -80,8 +79,7 @@ class Estimator:
         self.config.set_determinism(tpu)
         self.precision = self.config.dtype_policy(tpu)
         self.model_dir = ModelDir(model_dir, chief=strategies.is_chief(self.strategy))
-        self._config_text = config_text
-        self._allow_config_change = allow_config_change
+        self._same_run = SameRun(self.model_dir, config_text, allow_config_change)
         self._model: keras.Model | None = None
 
     @property
@@ -340,9 +338,9 @@ class Estimator:
             input_fn,
             total_steps=total,
             schedule_steps=length,
-            check_config=self._check_config,
+            check_config=self._same_run.check_config,
         )
-        self._check_identity(run.step)
+        self._same_run.check_identity(self.task.identity(), run.step)
         if self.model_dir.chief:
             report = start_report(
                 self.task,
@@ -358,59 +356,8 @@ class Estimator:
             report += f"\n{self.config.optimization.describe()}"
             print(report, flush=True)
             run.log.write_text("run", report)
-            self._keep_config(run.log)
+            self._same_run.keep_config(run.log)
         return run
-
-    def _check_config(self) -> None:
-        """Tells how the configuration differs from the one before, and refuses what is not allowed.
-
-        Raises:
-          ValueError: if something differs that says what is learned.
-        """
-        before = self.model_dir.read_text("config.gin")
-        if self._config_text is None or before is None or not self.model_dir.checkpoints.steps():
-            return
-        changes = configuration_change.changes(before, self._config_text())
-        if not changes:
-            return
-        lines = "\n".join(f"  {line}" for change in changes for line in str(change).splitlines())
-        difference = f"the configuration differs from the one this run began with:\n{lines}"
-        if self._allow_config_change or all(change.free for change in changes):
-            if self.model_dir.chief:
-                print(difference, flush=True)
-            return
-        raise ValueError(
-            f"{difference}\nGo on with the new one by --allow_config_change, or with the old one, "
-            f"which is {self.model_dir.join('config.gin')}; or give the new one a --model_dir of "
-            "its own"
-        )
-
-    def _check_identity(self, step: int) -> None:
-        """Raises ValueError if a run would go on with another teacher or the like than before."""
-        identity, kept = self.task.identity(), self.model_dir.read_text(_IDENTITY)
-        before = json.loads(kept) if kept and step else identity
-        for name, now in identity.items():
-            if before.get(name, now) == now:
-                continue
-            difference = (
-                f"the {name} is not the one that this run began with: then {before[name]}, "
-                f"now {now}"
-            )
-            if not self._allow_config_change:
-                raise ValueError(
-                    f"{difference}. Go on with the new one by --allow_config_change, or bring the "
-                    "old one back; or give the new one a --model_dir of its own"
-                )
-            print(difference, flush=True)
-        if identity and self.model_dir.chief:
-            self.model_dir.write_text(_IDENTITY, json.dumps(identity, indent=1))
-
-    def _keep_config(self, log: RunLog) -> None:
-        """Keeps the configuration in `model_dir` and in TensorBoard."""
-        if self._config_text is not None:
-            text = self._config_text()
-            self.model_dir.write_text("config.gin", text)
-            log.write_text("config", text)
 
     def _eval_loop(self, input_fn: InputFn, averages: Averages | None = None) -> EvalLoop:
         dataset = distributed(input_fn, self.strategy)

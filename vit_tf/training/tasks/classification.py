@@ -11,8 +11,7 @@ from vit_tf.analysis.prediction_sheet import plot_predictions
 from vit_tf.data import Mixing
 from vit_tf.evaluation import classification as evaluation
 from vit_tf.training.tasks.base import Batch, Task, Values
-
-LOSSES = ("softmax", "sigmoid", "sigmoid_mean")
+from vit_tf.training.tasks.losses import Loss, logit_loss
 
 
 class Classification(Task):
@@ -34,8 +33,9 @@ class Classification(Task):
       model: a function without arguments that makes the model; in gin `@create_model`, with
         `create_model.name = "vit_b16"` and whatever else the model takes.
       loss: `"softmax"` cross-entropy; `"sigmoid"`, the sum of binary cross-entropies over classes
-        with which AugReg pre-trains (Steiner et al., 2022); or `"sigmoid_mean"`, their mean, with
-        which DeiT III does (Touvron et al., 2022).
+        with which AugReg pre-trains (Steiner et al., 2022); `"sigmoid_mean"`, their mean, with
+        which DeiT III does (Touvron et al., 2022); or a Keras loss of logits, see
+        `losses.logit_loss`, in gin `@CategoricalFocalCrossentropy()`.
       label_smoothing: share s of the label mass spread evenly over all C classes: targets are
         1 - s + s/C and s/C (the same in Keras and timm). Mixing mixes smoothed targets; nothing
         is smoothed twice.
@@ -51,25 +51,23 @@ class Classification(Task):
     def __init__(
         self,
         model: Callable[[], keras.Model],
-        loss: str = "softmax",
+        loss: Loss = "softmax",
         label_smoothing: float = 0.0,
         mixing: Mixing | None = None,
         target_threshold: float | None = None,
     ):
-        if loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}; given {loss!r}")
+        self._loss = logit_loss(loss)
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing must lie in [0, 1); given {label_smoothing}")
         if target_threshold is not None:
-            if loss == "softmax":
+            if self._loss.exclusive:
                 raise ValueError(
-                    "target_threshold is for loss 'sigmoid' or 'sigmoid_mean'; given 'softmax', "
-                    "whose targets must sum to one"
+                    "target_threshold is for loss 'sigmoid' or 'sigmoid_mean'; given "
+                    f"{loss!r}, whose targets must sum to one"
                 )
             if not 0.0 <= target_threshold < 1.0:
                 raise ValueError(f"target_threshold must lie in [0, 1); given {target_threshold}")
         self._make_model = model
-        self._loss = loss
         self._label_smoothing = label_smoothing
         self._mixing = mixing
         self._target_threshold = target_threshold
@@ -133,7 +131,7 @@ class Classification(Task):
         """Loss and accuracy of each training example; see `Task.train_values`."""
         heads = self._heads(model, batch["image"])
         targets, labels = self._training_targets(batch, heads[0].shape[-1])
-        losses = [self._cross_entropy(targets, logits) for logits in heads]
+        losses = [self._loss.values(targets, logits) for logits in heads]
         return {
             "loss": tf.add_n(losses) / len(losses),
             "accuracy": self._accuracy(labels, tf.add_n(heads) / len(heads)),
@@ -145,7 +143,7 @@ class Classification(Task):
         targets = self._targets(batch["label"], logits.shape[-1])
         labels = evaluation.labels_of(targets)
         values = {
-            "loss": self._cross_entropy(targets, logits),
+            "loss": self._loss.values(targets, logits),
             "accuracy": evaluation.in_top_k(labels, logits, 1),
         }
         if model.num_classes > 5:
@@ -162,8 +160,7 @@ class Classification(Task):
     def predict_values(self, model: keras.Model, images: tf.Tensor) -> Values:
         """Logits and probabilities, both [batch, classes]; see `Task.predict_values`."""
         logits = tf.cast(model(images, training=False), tf.float32)
-        activation = tf.nn.softmax if self._loss == "softmax" else tf.nn.sigmoid
-        return {"logits": logits, "probabilities": activation(logits)}
+        return {"logits": logits, "probabilities": self._loss.probabilities(logits)}
 
     def _heads(self, model: keras.Model, images: tf.Tensor) -> list[tf.Tensor]:
         """What each head says in training mode, float32 [batch, classes]."""
@@ -193,17 +190,10 @@ class Classification(Task):
     def _targets(self, labels: tf.Tensor, classes: int) -> tf.Tensor:
         """Targets as the loss takes them, [batch, classes]; zeros where there is no label."""
         targets = evaluation.dense_targets(labels, classes)
-        if self._loss == "softmax":
+        if self._loss.exclusive:
             total = tf.reduce_sum(targets, axis=-1, keepdims=True)
             return tf.math.divide_no_nan(targets, total)
         return targets
-
-    def _cross_entropy(self, targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        if self._loss == "softmax":
-            return tf.nn.softmax_cross_entropy_with_logits(targets, logits)  # [batch]
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)  # [batch, classes]
-        reduce = tf.reduce_sum if self._loss == "sigmoid" else tf.reduce_mean
-        return reduce(losses, axis=-1)
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -40,12 +40,12 @@ class Cosub(Classification):
         mixing: Mixing | None = None,
         target_threshold: float | None = None,
     ):
-        if loss == "softmax":
+        super().__init__(model, loss, label_smoothing, mixing, target_threshold)
+        if self._loss.exclusive:
             raise ValueError(
                 "Cosub.loss must be 'sigmoid_mean' or 'sigmoid': submodels learn each other's "
-                "sigmoids; given 'softmax'"
+                f"sigmoids; given {loss!r}"
             )
-        super().__init__(model, loss, label_smoothing, mixing, target_threshold)
 
     def build_model(self) -> keras.Model:
         """Creates the model; see `Task.build_model`."""
@@ -64,10 +64,10 @@ class Cosub(Classification):
         heads = self._heads(model, tf.concat([images, images], axis=0))
         outputs = [tf.split(logits, 2) for logits in heads]  # of each head two [batch, classes]
         targets, labels = self._training_targets(batch, heads[0].shape[-1])
-        label_loss = _mean([self._cross_entropy(targets, o) for pair in outputs for o in pair])
+        label_loss = _mean([self._loss.values(targets, o) for pair in outputs for o in pair])
         cosub_loss = _mean(
             [
-                self._cross_entropy(tf.stop_gradient(tf.sigmoid(other)), own)
+                self._loss.values(tf.stop_gradient(tf.sigmoid(other)), own)
                 for first, second in outputs
                 for own, other in ((first, second), (second, first))
             ]

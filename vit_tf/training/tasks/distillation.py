@@ -9,6 +9,7 @@ from vit_tf.data import Mixing
 from vit_tf.evaluation import classification as evaluation
 from vit_tf.training.tasks.base import Batch, Values
 from vit_tf.training.tasks.classification import Classification
+from vit_tf.training.tasks.losses import Loss
 from vit_tf.training.teachers import CachedTeacher, Teacher
 
 
@@ -31,7 +32,7 @@ class Distillation(Classification):
         self,
         model: Callable[[], keras.Model],
         teacher: Teacher | CachedTeacher,
-        loss: str = "softmax",
+        loss: Loss = "softmax",
         label_smoothing: float = 0.0,
         mixing: Mixing | None = None,
         target_threshold: float | None = None,

@@ -8,6 +8,7 @@ import tensorflow as tf
 from vit_tf.data import Mixing
 from vit_tf.training.tasks.base import Batch, Values
 from vit_tf.training.tasks.distillation import Distillation, check_temperature, kl_divergence
+from vit_tf.training.tasks.losses import Loss
 from vit_tf.training.teachers import CachedTeacher, Teacher
 
 
@@ -40,7 +41,7 @@ class KnowledgeDistillation(Distillation):
         teacher: Teacher | CachedTeacher,
         temperature: float = 1.0,
         label_weight: float = 0.0,
-        loss: str = "softmax",
+        loss: Loss = "softmax",
         label_smoothing: float = 0.0,
         mixing: Mixing | None = None,
         target_threshold: float | None = None,
@@ -71,7 +72,7 @@ class KnowledgeDistillation(Distillation):
         heads = self._heads(model, batch["image"])
         targets, labels = self._training_targets(batch, heads[0].shape[-1])
         teacher_logits = batch["teacher_logits"]
-        label_loss = _mean([self._cross_entropy(targets, logits) for logits in heads])
+        label_loss = _mean([self._loss.values(targets, logits) for logits in heads])
         distillation_loss = _mean(
             [kl_divergence(teacher_logits, logits, self._temperature) for logits in heads]
         )

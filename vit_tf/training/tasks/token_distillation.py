@@ -8,6 +8,7 @@ import tensorflow as tf
 from vit_tf.data import Mixing
 from vit_tf.training.tasks.base import Batch, Values
 from vit_tf.training.tasks.distillation import Distillation, check_temperature, kl_divergence
+from vit_tf.training.tasks.losses import Loss
 from vit_tf.training.teachers import CachedTeacher, Teacher
 
 KINDS = ("hard", "soft")
@@ -44,7 +45,7 @@ class TokenDistillation(Distillation):
         kind: str = "hard",
         alpha: float = 0.5,
         temperature: float = 1.0,
-        loss: str = "softmax",
+        loss: Loss = "softmax",
         label_smoothing: float = 0.0,
         mixing: Mixing | None = None,
         target_threshold: float | None = None,
@@ -78,7 +79,7 @@ class TokenDistillation(Distillation):
         logits, logits_dist = self._heads(model, batch["image"])
         targets, labels = self._training_targets(batch, logits.shape[-1])
         teacher_logits = batch["teacher_logits"]
-        label_loss = self._cross_entropy(targets, logits)
+        label_loss = self._loss.values(targets, logits)
         distillation_loss = self._distillation_loss(teacher_logits, logits_dist)
         mean = (logits + logits_dist) / 2
         return {
