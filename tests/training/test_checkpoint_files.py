@@ -240,7 +240,9 @@ def test_one_that_is_replaced_while_it_is_read_is_not_called_damaged(files, writ
         files._remove(4)
         return "gone"
 
-    monkeypatch.setattr(checkpoint_files, "damage", lambda p: replaced(p) if "4" in p else None)
+    monkeypatch.setattr(
+        checkpoint_files, "damage", lambda p: replaced(p) if p.endswith("-4") else None
+    )
     assert files.newest_whole() == (files.path(2), [])
 
 

@@ -16,7 +16,8 @@ def plot_learning_curve(
     """Draws a run's loss and metric, of training and of evaluation, over its steps.
 
     Args:
-      rows: rows of `metrics.jsonl`: dicts with `"step"`, `"kind"`, `"loss"` and the metric.
+      rows: rows of `metrics.jsonl`: dicts with `"step"`, `"kind"`, `"loss"` and the metric; a kind
+        that does not have it is left out.
       metric: name of the value beside the loss.
 
     Returns:
@@ -26,7 +27,9 @@ def plot_learning_curve(
     for axis, name in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
         ends = []
         for kind, colour in _COLOURS.items():
-            points = [(row["step"], row[name]) for row in rows if row["kind"] == kind]
+            points = [
+                (row["step"], row[name]) for row in rows if row["kind"] == kind and name in row
+            ]
             if points:
                 marker = "o" if kind == "eval" else None
                 axis.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4)

@@ -1,5 +1,6 @@
 """Gradients of one replica's share of a global batch, whole or in micro-batches."""
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -91,6 +92,17 @@ class Gradients:
         return gradients, statistics, sums
 
     def _micro_batch(self, batch, weights, statistics, key) -> Result:
+        if self._task.forms == 1:
+            return self._in_one_form(batch, weights, statistics, key)
+        # Forward and backward pass lie in one branch: XLA takes many times as long to compile the
+        # gradient of a switch as it does to compile a switch of gradients.
+        branches = [
+            functools.partial(self._in_one_form, {**batch, "form": form}, weights, statistics, key)
+            for form in range(self._task.forms)
+        ]
+        return tf.switch_case(batch["form"], branches)
+
+    def _in_one_form(self, batch, weights, statistics, key) -> Result:
         variables = [*self._model.trainable_weights, *self._statistics]
         scope = seeded(self._model, key, zip(variables, [*weights, *statistics], strict=True))
         with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -25,7 +25,7 @@ KERNELS_ONLY = ((r".*kernel(:\d+)?", 1.0), (".*", 0.0))
 # What Keras optimizers can do besides updating, and what does it here instead.
 _ELSEWHERE = {
     "gradient_accumulation_steps": "RunConfig.accumulation_steps splits batches",
-    "use_ema": "RunConfig.ema averages weights",
+    "use_ema": "RunConfig.ema = @Ema() averages weights, and evaluates the averages",
     "loss_scale_factor": "bfloat16 training needs no scaled loss",
 }
 _CONVENTIONS = ("learning_rate", "schedule")

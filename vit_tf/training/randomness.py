@@ -6,8 +6,7 @@ made different on every replica. Here each step puts its own seeds in their plac
 randomness of a step follows from its number alone.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
@@ -64,41 +63,6 @@ def seeded(
         for index, generator in enumerate(generators)
     ]
     return keras.StatelessScope(state_mapping=[*seeds, *values])
-
-
-def switch_branches(
-    model: keras.Model, index: tf.Tensor, branches: Sequence[Callable[[], Any]]
-) -> Any:
-    """Calls one of several functions that call a model, chosen on the device.
-
-    All are traced into the graph, once. What layers change in a branch (seeds, batch statistics)
-    is carried out of its graph as outputs, and takes effect outside as without a switch.
-
-    Args:
-      model: the model that the branches call.
-      index: int32 scalar, which one to call.
-      branches: functions without arguments, whose outputs have the same structure and shapes.
-
-    Returns:
-      What the chosen one returns.
-    """
-    variables = model.variables
-    values = [tf.convert_to_tensor(variable.value) for variable in variables]
-
-    def isolated(branch: Callable[[], Any]) -> Callable[[], tuple]:
-        def run() -> tuple:
-            pairs = zip(variables, values, strict=True)
-            with keras.StatelessScope(state_mapping=list(pairs)) as scope:
-                outputs = branch()
-            changed = model.non_trainable_variables
-            return outputs, [scope.get_current_value(variable) for variable in changed]
-
-        return run
-
-    outputs, after = tf.switch_case(index, [isolated(branch) for branch in branches])
-    for variable, value in zip(model.non_trainable_variables, after, strict=True):
-        variable.assign(value)
-    return outputs
 
 
 def batch_statistics(

@@ -79,12 +79,6 @@ class TrainRun:
         self._keep_every = length.in_steps(config.keep_every or 0, "RunConfig.keep_every")
         check_config()
         model_dir.claim(model, total_steps)
-        if optimizer.use_ema:
-            raise ValueError(
-                f"{type(optimizer).__name__}.use_ema would average the weights without evaluating "
-                "the averages or saving them for that; set RunConfig.ema = @Ema() and Ema.decay "
-                "instead"
-            )
         step = TrainStep(task, model, config, strategy, self.global_batch)
         self._profiler = Profiler(config.profile_steps, model_dir.join("tensorboard", "train"))
         self.loop = TrainLoop(step, strategy, self._per_loop, self._profiler)

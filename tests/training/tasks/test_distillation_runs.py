@@ -89,7 +89,7 @@ def test_flexivit_is_distilled_the_same_on_two_devices_and_in_micro_batches(
 
 
 def test_the_teacher_of_a_flexivit_answers_at_its_own_patch_size():
-    """In `augment`, outside of the branches, whatever size was drawn."""
+    """In `augment`, whatever size was drawn."""
     teacher_model = make_flexi(patch_size=8, default_patch_size=2)
     images = tf.random.stateless_normal([4, 8, 8, 3], [1, 2])
     for weight in teacher_model.weights:
@@ -100,7 +100,7 @@ def test_the_teacher_of_a_flexivit_answers_at_its_own_patch_size():
     task.prepare(model, None)
     batch = {"image": images, "label": tf.range(4), "mask": tf.ones(4)}
     for choice in (0, 1):
-        chosen = {**batch, "patch_choice": tf.constant(choice)}
+        chosen = {**batch, "form": tf.constant(choice)}
         answered = task.augment(model, chosen, tf.constant([0, 0]))
         expected = teacher_model(images, patch_size=2)
         np.testing.assert_allclose(answered["teacher_logits"], expected, rtol=1e-5, atol=1e-5)

@@ -3,7 +3,6 @@
 import functools
 
 import gin
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,8 +16,9 @@ from vit_tf.training import (
     RunConfig,
     configuration,
 )
+from vit_tf.training.gradients import Gradients
 from vit_tf.training.loop import TrainLoop
-from vit_tf.training.randomness import replica_key, seeded, step_key, switch_branches
+from vit_tf.training.randomness import seeded, step_key
 
 TINY = dict(image_size=8, patch_size=4, width=32, depth=2, num_heads=2, mlp_dim=32, num_classes=10)
 make_flexi = functools.partial(create_model, "flexivit", **TINY, stochastic_depth=0.2, dropout=0.1)
@@ -30,16 +30,14 @@ def flexi(**settings):
 
 
 def drawn(task, steps, seed=0):
-    draw = tf.function(lambda step: task.draw(step_key(seed, step))["patch_choice"])
+    draw = tf.function(lambda step: task.draw(step_key(seed, step))["form"])
     return [int(draw(tf.constant(step, tf.int64))) for step in range(steps)]
 
 
 class TestDraw:
     def test_follows_from_seed_and_step_alone_and_is_the_same_compiled(self):
         task = flexi()
-        compiled = tf.function(
-            lambda step: task.draw(step_key(0, step))["patch_choice"], jit_compile=True
-        )
+        compiled = tf.function(lambda step: task.draw(step_key(0, step))["form"], jit_compile=True)
         assert drawn(task, 20) == drawn(flexi(), 20)
         assert drawn(task, 20) == [int(compiled(tf.constant(s, tf.int64))) for s in range(20)]
         assert drawn(task, 20) != drawn(task, 20, seed=1)
@@ -65,60 +63,38 @@ def batch():
     }
 
 
-class TestStep:
-    def test_is_the_tasks_own_at_the_size_that_was_drawn(self, batch):
-        """Values and gradients, with dropout, equal a plain call with that patch size."""
-        inner = Classification(make_flexi)
-        task = FlexiClassification(inner, (2, 4, 8))
-        model = task.build_model()
-        model.head.kernel.assign(tf.random.stateless_normal(model.head.kernel.shape, [1, 2]))
+def test_a_step_is_the_tasks_own_at_the_size_that_was_drawn(batch):
+    """Sums and gradients, with dropout, equal those of a plain call with that patch size."""
+    inner = Classification(make_flexi)
+    task = FlexiClassification(inner, (2, 4, 8))
+    model = task.build_model()
+    model.head.kernel.assign(tf.random.stateless_normal(model.head.kernel.shape, [1, 2]))
+    weights = [tf.convert_to_tensor(weight) for weight in model.trainable_weights]
+    key = tf.constant([3, 4])
+    switched = Gradients(task, model, [], global_batch=6, accumulation_steps=1)
+    step = tf.function(lambda form: switched({**batch, "form": form}, weights, [], key))
+    for form, size in enumerate((2, 4, 8)):
+        gradients, _, sums = step(tf.constant(form))
+        expected = _plain(functools.partial(model, patch_size=size), model, inner, batch, key)
+        for name, value in zip(switched.names, sums, strict=False):
+            np.testing.assert_allclose(value, tf.reduce_sum(expected[name]), rtol=1e-4)
+        for one, other in zip(gradients, expected["gradients"], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+    assert step.experimental_get_tracing_count() == 1
 
-        def run(values_of, step):
-            with tf.GradientTape() as tape, seeded(model, replica_key(3, step)):
-                values = values_of()
-            return values, tape.gradient(values["loss"], model.trainable_weights)
 
-        @tf.function(jit_compile=True)
-        def switched(choice, step):
-            chosen = {**batch, "patch_choice": choice}
-            return run(lambda: task.train_values(model, chosen), step)
+def _plain(at_size, model, task, batch, key):
+    """The values of a plain call, and the gradients of their mean loss."""
 
-        for place, size in enumerate((2, 4, 8)):
-            at_size = functools.partial(model, patch_size=size)
-            step = tf.constant(place, tf.int64)
-            got, gradients = switched(tf.constant(place), step)
-            plain = tf.function(
-                lambda step, at_size=at_size: run(lambda: inner.train_values(at_size, batch), step)
-            )
-            expected, expected_gradients = plain(step)
-            for name, value in expected.items():
-                np.testing.assert_allclose(got[name], value, rtol=1e-4, atol=1e-5)
-            for one, other in zip(gradients, expected_gradients, strict=True):
-                np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
-        assert switched.experimental_get_tracing_count() == 1
+    @tf.function
+    def run():
+        with tf.GradientTape() as tape, seeded(model, key):
+            values = task.train_values(at_size, batch)
+            loss = tf.reduce_mean(values["loss"])
+        return values, tape.gradient(loss, model.trainable_weights)
 
-    def test_batch_statistics_leave_the_branch_and_seeds_move_on(self):
-        model = keras.Sequential(
-            [
-                keras.layers.Input((4,)),
-                keras.layers.Dropout(0.5),
-                keras.layers.BatchNormalization(momentum=0.0),
-            ]
-        )
-
-        @tf.function
-        def run(x, choice):
-            mean = model.layers[1].moving_mean
-            with seeded(model, tf.constant([1, 2])) as scope:
-                branches = [lambda f=f: model(x * f, training=True) for f in (1.0, 10.0)]
-                switch_branches(model, choice, branches)
-            return scope.get_current_value(mean)
-
-        assert 5 < run(tf.ones([64, 4]), tf.constant(1)).numpy().mean() < 15
-        seeds = [v for v in model.non_trainable_variables if "seed" in v.path]
-        before = seeds[0].numpy()
-        switch_branches(model, tf.constant(0), [lambda: model(tf.ones([2, 4]), training=True)] * 2)
-        assert (seeds[0].numpy() != before).any()  # as without any scope
+    values, gradients = run()
+    return {**values, "examples": batch["mask"], "gradients": gradients}
 
 
 class TestRun:

@@ -19,9 +19,13 @@ class Task(abc.ABC):
 
     Attributes:
       metric: the evaluation value that decides which checkpoint is best; larger is better.
+      forms: in how many forms a training step comes, such as patch sizes. If there are several,
+        `draw` returns `"form"`, an int32 scalar below it, and `train_values` finds a Python number
+        there: the step's graph holds every form.
     """
 
     metric: str
+    forms: int = 1
 
     @abc.abstractmethod
     def build_model(self) -> keras.Model:

@@ -12,20 +12,18 @@ from matplotlib.figure import Figure
 
 from vit_tf.data.stateless_draws import uniforms
 from vit_tf.models.arguments import as_pair
-from vit_tf.training.randomness import switch_branches
 from vit_tf.training.tasks.base import Batch, Task, Values
 
 # Of big_vision's recipes for images of 240 pixels (FlexiViT, section 3.3 and table 4).
 PATCH_SIZES = (48, 40, 30, 24, 20, 16, 15, 12, 10, 8)
-_CHOICE = "patch_choice"
 
 
 class FlexiClassification(Task):
     """Any task of a FlexiViT, at a patch size drawn each step, the same on all replicas.
 
-    All patch sizes are branches of the one graph of a step, so nothing is traced again. With
+    All patch sizes are forms of a step in its one graph, so nothing is traced again. With
     `Classification` this is the supervised training of FlexiViT, with `KnowledgeDistillation` its
-    distillation: the teacher answers outside of the branches, at its own patch size.
+    distillation: the teacher answers before a size is chosen, at its own.
 
     Evaluation measures every listed size, as `accuracy_patch16`, and their mean, as `accuracy`.
     Prediction and serving use the model's `default_patch_size`.
@@ -59,6 +57,7 @@ class FlexiClassification(Task):
         chosen = patch_sizes if eval_patch_sizes is None else eval_patch_sizes
         self._eval_sizes = _checked_sizes("eval_patch_sizes", chosen)
         self._bounds = _bounds(weights, len(self._sizes))
+        self.forms = len(self._sizes)
         self.metric = metric or task.metric
         of_one_size = re.search(r"_patch(\d+)$", self.metric)
         if of_one_size and int(of_one_size.group(1)) not in self._eval_sizes:
@@ -93,7 +92,7 @@ class FlexiClassification(Task):
         """Draws a patch size, as its place in the list; see `Task.draw`."""
         (number,) = tf.unstack(uniforms([1], key))
         passed = tf.cast(number >= tf.constant(self._bounds, tf.float32), tf.int32)
-        return {**self._task.draw(key), _CHOICE: tf.reduce_sum(passed)}
+        return {**self._task.draw(key), "form": tf.reduce_sum(passed)}
 
     def augment(self, model: keras.Model, batch: Batch, key: tf.Tensor) -> Batch:
         """As the task does; see `Task.augment`."""
@@ -101,13 +100,8 @@ class FlexiClassification(Task):
 
     def train_values(self, model: keras.Model, batch: Batch) -> Values:
         """The task's values at the patch size of the step; see `Task.train_values`."""
-        batch = dict(batch)
-        choice = batch.pop(_CHOICE)
-        branches = [
-            lambda size=size: self._task.train_values(_AtPatchSize(model, size), batch)
-            for size in self._sizes
-        ]
-        return switch_branches(model, choice, branches)
+        at_size = _AtPatchSize(model, self._sizes[batch["form"]])
+        return self._task.train_values(at_size, batch)
 
     def eval_values(self, model: keras.Model, batch: Batch) -> Values:
         """The task's values at each patch size and their means; see `Task.eval_values`."""
