@@ -107,15 +107,17 @@ class TrainStep:
 
     def __call__(self, batch: Mapping[str, tf.Tensor]) -> None:
         """Trains on a replica's batch, in replica context."""
-        self._whole(batch)
+        # Between several workers TensorFlow forgets how large a batch is.
+        share = self._global_batch // self._replicas
+        self._whole({n: tf.ensure_shape(v, [share, *v.shape[1:]]) for n, v in batch.items()})
 
     def keep_images(self, shape: Sequence[int]) -> None:
         """Makes steps keep their first images as the model sees them, for the log.
 
         Args:
-          shape: of a replica's batch of images, or of smaller ones to keep.
+          shape: of an image, or of a smaller one to keep.
         """
-        shape = [min(_MOST_IMAGES, shape[0]), *shape[1:]]
+        shape = [min(_MOST_IMAGES, self._global_batch // self._replicas), *shape]
         with self._strategy.scope():
             self._images = tf.Variable(tf.zeros(shape), trainable=False)
 

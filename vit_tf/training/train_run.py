@@ -180,7 +180,7 @@ class TrainRun:
         images = tf.nest.flatten(
             self.loop.train_dataset.element_spec["image"], expand_composites=True
         )
-        self.loop.step.keep_images(images[0].shape)
+        self.loop.step.keep_images(images[0].shape[1:])
         try:
             yield
         finally:
