@@ -276,5 +276,7 @@ def test_length_that_is_not_known():
 
 
 def test_unknown_loss():
-    with pytest.raises(ValueError, match="softmax, sigmoid, sigmoid_mean; given 'hinge'"):
+    with pytest.raises(
+        ValueError, match="softmax, sigmoid, sigmoid_mean, or a Keras loss; given 'hinge'"
+    ):
         Classification(lambda: None, loss="hinge")
