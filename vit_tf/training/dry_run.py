@@ -5,7 +5,6 @@ shapes and no memory: a ViT-G/14 is planned on a laptop.
 """
 
 import dataclasses
-import io
 import os
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from vit_tf import planning
 from vit_tf.analysis.flops import count_flops
+from vit_tf.analysis.png import write_png
 from vit_tf.analysis.schedule_curve import plot_schedule
 from vit_tf.data.worker_streams import Worker
 from vit_tf.training import configuration, strategies
@@ -285,12 +285,8 @@ def _draw(model_dir: str | os.PathLike, rates: dict, length: RunLength, title: s
     figure = plot_schedule(
         list(rates), {"learning rate": list(rates.values())}, length.steps_per_epoch, title
     )
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110)
     path = os.path.join(os.path.expanduser(os.fspath(model_dir)), "pictures", "schedule.png")
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(png.getvalue())
+    write_png(figure, path)
     return path
 
 

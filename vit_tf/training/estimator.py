@@ -1,6 +1,5 @@
 """The Estimator: train, evaluate, predict and export a task, with all state in `model_dir`."""
 
-import io
 import itertools
 import os
 import time
@@ -13,6 +12,7 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from vit_tf.analysis.learning_curve import plot_learning_curve
+from vit_tf.analysis.png import write_png
 from vit_tf.export import export_saved_model
 from vit_tf.training import strategies
 from vit_tf.training.checkpoint_files import damage
@@ -312,13 +312,8 @@ class Estimator:
 
     def _keep_figure(self, name: str, figure: Figure, step: int) -> str:
         """Writes a figure as PNG to `pictures/` and to TensorBoard; returns the file's path."""
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=110)
         path = self.model_dir.join("pictures", f"{name}.png")
-        tf.io.gfile.makedirs(os.path.dirname(path))
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(png.getvalue())
-        image = tf.io.decode_png(png.getvalue(), channels=3)[None]
+        image = tf.io.decode_png(write_png(figure, path), channels=3)[None]
         RunLog(self.model_dir).write_image("eval", name, image, step)
         return path
 
