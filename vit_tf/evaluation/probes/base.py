@@ -37,6 +37,20 @@ class Probe(abc.ABC):
     name: str
     features: Sequence[str]
 
+    def for_model(self, intermediate_names: Sequence[str]) -> "Probe":
+        """The probe as it is for a certain model; what extracts features asks for this first.
+
+        Most probes are the same for all models; `LayerProbes` learns here which layers there are.
+
+        Args:
+          intermediate_names: of the model.
+
+        Returns:
+          A probe that names its `features`: this one, or a copy.
+        """
+        del intermediate_names
+        return self
+
     @abc.abstractmethod
     def evaluate(self, train: FeatureSet, test: FeatureSet) -> ProbeResult:
         """Learns from one split and measures on the other.
