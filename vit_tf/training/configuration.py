@@ -11,9 +11,11 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import gin
 import keras
+from gin import config
 
 from vit_tf import data
 from vit_tf.checkpoints import create_model
@@ -115,6 +117,31 @@ _written: list[str] = []
 def bound(name: str) -> Callable:
     """The version of a configurable whose missing arguments come from gin."""
     return _BOUND[name]
+
+
+def bound_value(binding: str) -> Any:
+    """What the parsed configuration binds to a parameter.
+
+    Args:
+      binding: scope, name and parameter, such as `"eval/Input.preprocess"`.
+
+    Returns:
+      The value, with functions for the `@references` in it and macros replaced; None if there is
+      no such binding.
+    """
+    try:
+        value = gin.query_parameter(binding)
+    except ValueError:
+        return None
+
+    def resolve(part: Any) -> Any:
+        if isinstance(part, (list, tuple)):
+            return type(part)(map(resolve, part))
+        if isinstance(part, config.ConfigurableReference):
+            return part.scoped_configurable_fn() if part.evaluate else part.scoped_configurable_fn
+        return part
+
+    return resolve(value)
 
 
 def configurable(function: Callable) -> Callable:

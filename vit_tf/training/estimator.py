@@ -101,6 +101,23 @@ class Estimator:
         self.model_dir.check_model(model)
         return model
 
+    def restore(self, checkpoint: str = "latest") -> int:
+        """Loads a checkpoint's weights into the model, or the averages of them that it evaluates.
+
+        Args:
+          checkpoint: `"latest"`, `"best"`, a step number or a path.
+
+        Returns:
+          The step that the checkpoint is of.
+
+        Raises:
+          FileNotFoundError: if the checkpoint is not there.
+        """
+        path = self.model_dir.find_checkpoint(checkpoint)
+        averages = self._takes_averages(path)
+        with self.strategy.scope():
+            return load_weights(self.model, path, averages)
+
     def train(self, input_fn: InputFn, steps: int | None = None) -> dict[str, float]:
         """Trains up to a number of steps, counted from the very start of the run.
 
@@ -170,7 +187,7 @@ class Estimator:
         Raises:
           FileNotFoundError: if the checkpoint is not there.
         """
-        step = self._restore(checkpoint)
+        step = self.restore(checkpoint)
         self.task.check_input(self.model, input_fn)
         log = RunLog(self.model_dir, _EVAL_METRICS)
         return self._evaluate(self._eval_loop(input_fn), input_fn, step, log)
@@ -201,7 +218,7 @@ class Estimator:
         print(f"waiting for checkpoints in {folder}", flush=True)
         for path in self.model_dir.checkpoints.as_they_come(timeout):
             try:
-                step = self._restore(path)
+                step = self.restore(path)
             except (FileNotFoundError, ValueError):
                 problem = damage(path)
                 if problem is None:
@@ -242,7 +259,7 @@ class Estimator:
                 "predict runs on one device; set RunConfig.strategy = 'cpu' (it has "
                 f"{self.strategy.num_replicas_in_sync} replicas)"
             )
-        self._restore(checkpoint)
+        self.restore(checkpoint)
         self.task.check_input(self.model, input_fn)
         predict = tf.function(lambda images: self.task.predict_values(self.model, images))
         with named_data_errors(input_fn, self.strategy):
@@ -396,13 +413,6 @@ class Estimator:
             )
         log.write("eval", step, values)
         return values
-
-    def _restore(self, checkpoint: str) -> int:
-        """Loads a checkpoint's weights into the model; returns the step it is of."""
-        path = self.model_dir.find_checkpoint(checkpoint)
-        averages = self._takes_averages(path)
-        with self.strategy.scope():
-            return load_weights(self.model, path, averages)
 
     def _takes_averages(self, path: str) -> bool:
         """Whether a checkpoint's averages are wanted, and there; says so."""

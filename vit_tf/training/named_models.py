@@ -1,0 +1,137 @@
+"""Models as a command line names them: by their name, by a run's folder, or as a SavedModel."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Sequence
+
+import keras
+import tensorflow as tf
+
+from vit_tf.checkpoints import create_model
+from vit_tf.export.saved_keras import keras_model_of, model_card
+from vit_tf.training import configuration
+from vit_tf.training.estimator import Estimator
+
+FRESH = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedModel:
+    """A model that is to be measured.
+
+    Args:
+      name: what tables call it.
+      model: the Keras model, with its weights.
+      preprocess: evaluation's preprocessing, a string of ops.
+      predict: preprocessed images [batch, height, width, channels] -> logits [batch, classes].
+      saved_model: folder of the SavedModel that it was read from, if it was.
+    """
+
+    name: str
+    model: keras.Model
+    preprocess: str
+    predict: Callable[[tf.Tensor], tf.Tensor]
+    saved_model: str | None = None
+
+
+def load_models(
+    models: Sequence[str] = (),
+    weights: Sequence[str] = (),
+    saved_models: Sequence[str] = (),
+    gin_files: Sequence[str] = (),
+    gin_params: Sequence[str] = (),
+    model_dirs: Sequence[str] = (),
+    checkpoint: str = "latest",
+    preprocess: str | None = None,
+) -> list[NamedModel]:
+    """Loads what the flags of a tool name, in the order of the arguments here.
+
+    Args:
+      models: names of `create_model`, such as `"vit_b16"`.
+      weights: of each of them a tag or path as `create_model` takes it, or `"none"`; one for all
+        if it is a single one. Default: fresh ones.
+      saved_models: folders that `tools/train.py --mode=export` wrote.
+      gin_files: describe the runs in `model_dirs`, or if there are none a model with fresh weights.
+      gin_params: bindings that win over the files.
+      model_dirs: folders of runs.
+      checkpoint: of a run: `"latest"`, `"best"`, a step or a path; `"none"`: fresh weights.
+      preprocess: used instead of each model's own.
+
+    Returns:
+      The models; of a run the preprocessing is that of its evaluation.
+
+    Raises:
+      ValueError: if nothing is named, arguments do not go together, or a name is wrong.
+      FileNotFoundError: if a file or checkpoint is not there.
+    """
+    if len(weights) not in (0, 1, len(models)) or (weights and not models):
+        raise ValueError(
+            f"--weights goes with --model: one for all models or one each; given {len(weights)} "
+            f"for {len(models)}"
+        )
+    if model_dirs and not gin_files:
+        raise ValueError("--model_dir needs --gin_file, which says what the run's model is")
+    weights = list(weights) or [FRESH]
+    weights = weights * len(models) if len(weights) == 1 else weights
+    named = [_of_name(*pair) for pair in zip(models, weights, strict=True)]
+    named += [_of_saved_model(folder) for folder in saved_models]
+    if gin_files:
+        configuration.parse(gin_files, gin_params)
+        fresh = None if model_dirs else FRESH
+        named += [_of_run(folder, fresh or checkpoint) for folder in model_dirs or [None]]
+    if not named:
+        raise ValueError(
+            "name a model: --model=vit_b16 --weights=augreg_in21k, or --gin_file and --model_dir "
+            "of a run, or --saved_model"
+        )
+    if preprocess is not None:
+        named = [dataclasses.replace(one, preprocess=preprocess) for one in named]
+    return _distinct(named)
+
+
+def _of_name(name: str, weights: str) -> NamedModel:
+    model = create_model(name, weights=None if weights == FRESH else weights)
+    title = f"{name} fresh" if weights == FRESH else f"{name} {os.path.basename(weights)}"
+    return NamedModel(title, model, model.preprocessing.ops, functools.partial(_logits, model))
+
+
+def _of_saved_model(folder: str) -> NamedModel:
+    card = model_card(folder)
+    model = keras_model_of(card)
+    predict = functools.partial(_logits, model)
+    return NamedModel(folder, model, card["preprocess"], predict, saved_model=card["folder"])
+
+
+def _of_run(model_dir: str | None, checkpoint: str) -> NamedModel:
+    """The model of a run as the parsed configuration describes it."""
+    task = configuration.bound_value("run.task")
+    if task is None:
+        raise ValueError("the configuration names no task, e.g. run.task = @Classification")
+    task = task()
+    # Without a folder there is nothing to find, and nothing is written.
+    folder = model_dir or os.devnull
+    estimator = Estimator(task, folder, configuration.bound("RunConfig")())
+    model, about = estimator.model, "fresh"
+    if checkpoint != FRESH:
+        about = f"step {estimator.restore(checkpoint)}"
+    title = os.path.basename(os.path.normpath(model_dir)) if model_dir else "model"
+    preprocess = configuration.bound_value("eval/Input.preprocess") or model.preprocessing.ops
+
+    def predict(images: tf.Tensor) -> tf.Tensor:
+        return task.predict_values(model, images)["logits"]
+
+    return NamedModel(f"{title} {about}", model, str(preprocess), predict)
+
+
+def _logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    return tf.cast(model(images, training=False), tf.float32)
+
+
+def _distinct(named: Sequence[NamedModel]) -> list[NamedModel]:
+    """The same models, those that share a name numbered."""
+    names: list[str] = []
+    for one in named:
+        same = sum(name == one.name or name.startswith(f"{one.name} (") for name in names)
+        names.append(f"{one.name} ({same + 1})" if same else one.name)
+    return [dataclasses.replace(one, name=n) for one, n in zip(named, names, strict=True)]
