@@ -25,6 +25,7 @@ setup(
         "numpy",
         "pillow",
         "psutil",
+        "scipy",
         "tensorboard>=2.20,<2.21",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets>=4.9.9",
