@@ -1,7 +1,7 @@
 """Named intermediate tensors of any model of the garden."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -32,7 +32,19 @@ def extract_features(
         ValueError: The model has no intermediate of a name; the closest names are given.
     """
     names = [names] if isinstance(names, str) else list(names)
-    available = model.intermediate_names
+    check_intermediates(names, model.intermediate_names)
+    intermediates = Intermediates(names)
+    model(images, training=training, intermediates=intermediates, **arguments)
+    return {name: intermediates.tensors[name] for name in names}
+
+
+def check_intermediates(names: Iterable[str], available: Sequence[str]) -> None:
+    """Raises ValueError, with the closest names, for a tensor that a model does not have.
+
+    Args:
+        names: What is asked for.
+        available: `model.intermediate_names`.
+    """
     for name in names:
         if name not in available:
             close = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
@@ -41,6 +53,3 @@ def extract_features(
                 f"This model has no intermediate {name!r}. {hint} "
                 f"All {len(available)} names stand in model.intermediate_names."
             )
-    intermediates = Intermediates(names)
-    model(images, training=training, intermediates=intermediates, **arguments)
-    return {name: intermediates.tensors[name] for name in names}
