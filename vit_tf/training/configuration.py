@@ -19,6 +19,7 @@ from gin import config
 
 from vit_tf import data
 from vit_tf.checkpoints import create_model
+from vit_tf.evaluation import probes
 from vit_tf.training import optimizers, schedules, tables
 from vit_tf.training.bad_steps import BadSteps
 from vit_tf.training.ema import Ema
@@ -43,6 +44,9 @@ _CONFIGURABLE: dict[str, Callable] = {
     "FlexiClassification": FlexiClassification,
     "Input": data.Input,
     "KnowledgeDistillation": KnowledgeDistillation,
+    "LayerProbes": probes.LayerProbes,
+    "LinearProbe": probes.LinearProbe,
+    "LogisticProbe": probes.LogisticProbe,
     "Mixing": data.Mixing,
     "MixtureSource": data.MixtureSource,
     "Optimization": Optimization,
