@@ -188,8 +188,11 @@ def test_a_missing_checkpoint_is_named_with_those_that_are_there(trained, eval_i
 
 @pytest.mark.parametrize(
     ("jit_compile", "mixing"),
-    [(False, None), (True, None), (True, MIXING)],
-    ids=["plain", "compiled", "compiled and mixed"],
+    [
+        pytest.param(False, None, id="plain"),
+        pytest.param(True, None, id="compiled", marks=pytest.mark.slow),
+        pytest.param(True, MIXING, id="compiled and mixed", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_in_two_parts_is_bit_for_bit_one_run(
     make_estimator, train_input, tmp_path, jit_compile, mixing

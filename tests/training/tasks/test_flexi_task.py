@@ -98,6 +98,7 @@ def _plain(at_size, model, task, batch, key):
 
 
 class TestRun:
+    @pytest.mark.slow
     def test_learns_traces_once_and_evaluates_at_each_size(
         self, make_estimator, train_input, eval_input, monkeypatch
     ):
