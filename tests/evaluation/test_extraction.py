@@ -8,6 +8,7 @@ import tensorflow as tf
 from vit_tf.data import Input, TFDSSource
 from vit_tf.evaluation import extract
 from vit_tf.evaluation.extraction import Extractor
+from vit_tf.export import export_saved_model
 from vit_tf.models import create_model, extract_features
 
 OPS = "decode|resize(8)|value_range(-1, 1)"
@@ -172,3 +173,30 @@ def test_another_model_is_refused_with_a_way_out(test_split):
     other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
     with pytest.raises(ValueError, match="SavedModel from encoded images"):
         extract(other, test_split, "pre_logits")
+
+
+def test_a_saved_model_takes_the_encoded_images(model, test_split, extracted, tmp_path):
+    def predict(images):
+        logits = model(images, training=False)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    names = [str(digit) for digit in range(10)]
+    path = export_saved_model(model, predict, test_split, names, str(tmp_path))
+    found = extract(path, test_split, ["pre_logits", "logits"])
+    np.testing.assert_array_equal(found.labels, extracted.labels)
+    np.testing.assert_allclose(
+        found.features["pre_logits"], extracted.features["pre_logits"], rtol=0, atol=1e-5
+    )
+    assert found.features["logits"].shape == (360, 10)
+    with pytest.raises(ValueError, match="Did you mean 'pre_logits'"):
+        extract(path, test_split, "pre_logit")
+    with pytest.raises(ValueError, match="'pixels' go without a model"):
+        extract(path, test_split, "pixels")
+    with pytest.raises(ValueError, match="runs on one device"):
+        two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        extract(path, test_split, "pre_logits", strategy=two)
+
+
+def test_a_folder_that_is_no_saved_model_is_named(test_split, tmp_path):
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        extract(str(tmp_path), test_split, "pre_logits")

@@ -18,7 +18,7 @@ from vit_tf.data.digits import digits_collection
 from vit_tf.data.input import Input
 from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.export import export_saved_model, saved_model
-from vit_tf.models import create_model
+from vit_tf.models import create_model, extract_features
 from vit_tf.training import Classification
 
 NAMES = list("0123456789")
@@ -109,6 +109,17 @@ def test_the_image_signature_takes_decoded_images_of_any_size(exported, evaluate
     assert larger["logits"].shape == (2, 10)
 
 
+def test_embed_gives_what_enters_the_head(exported, model, eval_input, encoded):
+    embed = tf.saved_model.load(exported).signatures["embed"]
+    served = embed(image_bytes=tf.constant(encoded[:16]))["pre_logits"]
+    batch = next(iter(eval_input()))
+    expected = extract_features(model, batch["image"], ["pre_logits"])["pre_logits"]
+    np.testing.assert_allclose(served, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        served @ model.head.kernel + model.head.bias, model(batch["image"]), rtol=0, atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_any_batch_size(exported, count, encoded):
     serve = tf.saved_model.load(exported).signatures["serving_default"]
@@ -140,6 +151,12 @@ def mirrored_pixels(serving, pixels):
     return mirrored_images(serving, images)
 
 
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+def half_embedding(self, image_bytes):
+    images = self._map(self._preprocess.image_from_bytes, image_bytes)
+    return {"pre_logits": 0.5 * saved_model.embedding(self.model, images)["pre_logits"]}
+
+
 def all_named_7(serving, images):
     outputs = serving._predict(images)
     return {
@@ -160,6 +177,7 @@ def top_of(serving, outputs):
     [
         ("_outputs", mirrored_images, "logits .signature serving_default. differ from the eval"),
         ("_classify_images", mirrored_pixels, "logits .signature image. differ from the eval"),
+        ("embed", half_embedding, "pre_logits .signature embed. differ from the eval"),
         ("_outputs", all_named_7, "top_names .signature serving_default. are not those of the"),
     ],
 )

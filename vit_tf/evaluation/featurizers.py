@@ -119,7 +119,8 @@ class SavedModelFeaturizer(Featurizer):
             raise FileNotFoundError(f"{self.path} is no SavedModel: it holds no saved_model.pb")
         # The signatures hold their variables only weakly.
         self._loaded = tf.saved_model.load(self.path)
-        self._signatures: dict[str, tuple[Any, str, str]] = {}
+        # Of each tensor the name of its signature and of that one's argument.
+        self._signatures: dict[str, tuple[str, str]] = {}
         for name in (_CLASSIFY, _EMBED):
             self._add_outputs(name)
         if not self._signatures:
@@ -140,7 +141,7 @@ class SavedModelFeaturizer(Featurizer):
             return
         for output, tensor in signature.structured_outputs.items():
             if tensor.dtype.is_floating and (tensor.shape.rank or 0) >= 2:
-                self._signatures[output] = (signature, argument, output)
+                self._signatures[output] = (name, argument)
 
     def batches(
         self, data: Input, context: tf.distribute.InputContext | None, start_step: int
@@ -169,13 +170,11 @@ class SavedModelFeaturizer(Featurizer):
 
     def run(self, images: tf.Tensor, tensors: Sequence[str]) -> Mapping[str, tf.Tensor]:
         """See `Featurizer.run`."""
-        results, values = {}, {}
-        for name in tensors:
-            signature, argument, output = self._signatures[name]
-            if signature.name not in results:
-                results[signature.name] = signature(**{argument: images})
-            values[name] = results[signature.name][output]
-        return values
+        results = {
+            signature: self._loaded.signatures[signature](**{argument: images})
+            for signature, argument in {self._signatures[name] for name in tensors}
+        }
+        return {name: results[self._signatures[name][0]][name] for name in tensors}
 
 
 class PixelFeaturizer(Featurizer):

@@ -19,8 +19,9 @@ def check_served(
     evaluation_input: Any,
     class_names: Sequence[str],
     compute_dtype: str = "float32",
+    embed: Callable[[tf.Tensor], dict[str, tf.Tensor]] | None = None,
 ) -> float:
-    """Compares both signatures with the evaluation on its first images.
+    """Compares all signatures with the evaluation on its first images.
 
     Args:
       saved_model: folder of the SavedModel.
@@ -28,6 +29,7 @@ def check_served(
       evaluation_input: `vit_tf.data.Input` of the evaluation.
       class_names: a name a class.
       compute_dtype: what the model computes in; see `TOLERANCES`.
+      embed: images -> what the signature `embed` returns, if there is one.
 
     Returns:
       The largest difference of a logit.
@@ -36,7 +38,9 @@ def check_served(
       RuntimeError: if an output differs, naming it.
       ValueError: if the evaluation's images cannot be read.
     """
-    encoded, evaluated = _first_examples(predict, evaluation_input)
+    encoded, evaluated = _first_examples(
+        lambda images: {**predict(images), **(embed(images) if embed else {})}, evaluation_input
+    )
     channels = evaluation_input.image_shape[-1]
     signatures = tf.saved_model.load(saved_model).signatures
     served = {
@@ -58,7 +62,24 @@ def check_served(
             if key == "logits":
                 difference = max(difference, found)
         _check_top(name, outputs, class_names)
+    if embed is not None:
+        served = _numpy(signatures["embed"](image_bytes=tf.constant(encoded)))
+        _check_embedding(served, {name: evaluated[name] for name in served}, tolerance)
     return difference
+
+
+def _check_embedding(
+    served: dict[str, np.ndarray], evaluated: dict[str, np.ndarray], tolerance: float
+) -> None:
+    """Raises RuntimeError if feature vectors differ by more than a share of their largest value."""
+    for name, values in served.items():
+        allowed = tolerance * max(1.0, float(np.abs(evaluated[name]).max()))
+        found = float(np.abs(values - evaluated[name]).max())
+        if not found <= allowed:
+            raise RuntimeError(
+                f"the SavedModel's {name} (signature embed) differ from the evaluated ones by "
+                f"{found:.3g} (allowed: {allowed:.3g}); it was not published"
+            )
 
 
 def _first_examples(

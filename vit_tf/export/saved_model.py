@@ -1,5 +1,6 @@
 """SavedModels that serve what was evaluated, from encoded image bytes to class names."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -11,6 +12,9 @@ import tensorflow as tf
 
 from vit_tf.export.check import check_served
 from vit_tf.export.numbered_folder import writing_next_number
+from vit_tf.models.features import extract_features
+
+_EMBEDDING = "pre_logits"
 
 
 class ServingModule(tf.Module):
@@ -49,6 +53,11 @@ class ServingModule(tf.Module):
         images = self._map(self._preprocess.image_from_bytes, image_bytes)
         return self._outputs(images)
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def embed(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Feature vectors of encoded images, `"pre_logits"` float32 [batch, width]."""
+        return embedding(self.model, self._map(self._preprocess.image_from_bytes, image_bytes))
+
     def _classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Classifies decoded images [batch, height, width, channels], values 0 to 255."""
         return self._outputs(self._map(self._preprocess.image_from_pixels, images))
@@ -70,6 +79,18 @@ class ServingModule(tf.Module):
         }
 
 
+def embedding(model: keras.Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What enters a model's head, `"pre_logits"` float32 [batch, width].
+
+    Args:
+      model: of `create_model`; one without pooling has its vectors averaged.
+      images: [batch, height, width, channels], preprocessed.
+    """
+    values = tf.cast(extract_features(model, images, _EMBEDDING)[_EMBEDDING], tf.float32)
+    between = list(range(1, values.shape.rank - 1))
+    return {_EMBEDDING: tf.reduce_mean(values, axis=between) if between else values}
+
+
 def export_saved_model(
     model: keras.Model,
     predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
@@ -82,7 +103,8 @@ def export_saved_model(
 
     Signatures: `serving_default` takes `image_bytes` (strings [batch]); `image` takes `images`
     (uint8 [batch, height, width, channels]). Both return `logits`, `probabilities`, `top_ids`,
-    `top_names` and `top_probabilities`. `assets.extra/model_card.json` says what it is.
+    `top_names` and `top_probabilities`. Of a model of `create_model`, `embed` takes `image_bytes`
+    and returns `pre_logits` [batch, width]. `assets.extra/model_card.json` says what it is.
 
     Args:
       model: the model.
@@ -101,12 +123,12 @@ def export_saved_model(
       OSError: if it cannot be written. Whatever is raised, nothing is left in `export_dir`.
     """
     module = ServingModule(model, predict, evaluation_input.preprocess, class_names)
+    signatures = {"serving_default": module.classify, "image": module.classify_images}
+    embeds = _EMBEDDING in getattr(model, "intermediate_names", ())
+    if embeds:
+        signatures["embed"] = module.embed
     with writing_next_number(export_dir) as (aside, final):
-        tf.saved_model.save(
-            module,
-            aside,
-            signatures={"serving_default": module.classify, "image": module.classify_images},
-        )
+        tf.saved_model.save(module, aside, signatures=signatures)
         card = {
             "model": getattr(model, "variant", None) or type(model).__name__,
             "config": keras.saving.serialize_keras_object(model)["config"],
@@ -114,7 +136,12 @@ def export_saved_model(
             "preprocess": str(evaluation_input.preprocess),
             "class_names": list(class_names),
             "largest_difference_to_evaluation": check_served(
-                aside, predict, evaluation_input, class_names, model.compute_dtype
+                aside,
+                predict,
+                evaluation_input,
+                class_names,
+                model.compute_dtype,
+                embed=functools.partial(embedding, model) if embeds else None,
             ),
             **(facts or {}),
         }
