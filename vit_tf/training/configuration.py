@@ -203,6 +203,11 @@ def operative_text() -> str:
     return gin.operative_config_str()
 
 
+def parsed_text() -> str:
+    """The bindings that were parsed, as gin text; those by default not included."""
+    return gin.config_str()
+
+
 def unused_bindings() -> list[str]:
     """Bindings without effect so far, though all that could have used them was made.
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import inspect
+import re
+import tokenize
+from collections.abc import Collection
 from typing import Any
 
 from gin import config_parser
@@ -83,6 +86,40 @@ def changes(before: str, now: str) -> list[Change]:
     return found
 
 
+def statements(text: str) -> list[tuple[str, Any]]:
+    """The bindings in a gin text.
+
+    Args:
+      text: such as `"train/Input.batch_size = 512"`; without includes and imports.
+
+    Returns:
+      Name and value of each. References and macros stay what they are called: `repr` of a value is
+      what gin has.
+
+    Raises:
+      ValueError: for a text that gin cannot read.
+    """
+    found = []
+    for statement in _read(text):
+        if not isinstance(statement, config_parser.BindingStatement):
+            raise ValueError(f"only bindings are expected here, such as a.b = 1; given:\n{text}")
+        name = "/".join(filter(None, (statement.scope, statement.selector)))
+        name += f".{statement.arg_name}" if statement.arg_name else ""
+        found.append((name, statement.value))
+    return found
+
+
+def without(text: str, names: Collection[str]) -> str:
+    """A gin text that gin printed, without some of its bindings and macros.
+
+    Args:
+      text: the text.
+      names: such as `"train/Input.batch_size"`.
+    """
+    parts = re.split(r"^(?=[\w./]+ =)", text, flags=re.MULTILINE)
+    return "".join(part for part in parts if part.partition(" =")[0] not in names)
+
+
 class _Names(config_parser.ParserDelegate):
     """Leaves references and macros as the names that they are."""
 
@@ -104,19 +141,23 @@ def _made(text: str) -> dict[str, dict[str, str]]:
     """Scoped name of each configurable -> parameter -> value, macros replaced by theirs."""
     made: dict[str, dict[str, Any]] = {}
     macros: dict[str, Any] = {}
-    try:
-        for statement in config_parser.ConfigParser(text, _Names()):
-            name = "/".join(filter(None, (statement.scope, statement.selector)))
-            if statement.arg_name:
-                made.setdefault(name, {})[statement.arg_name] = statement.value
-            else:
-                macros[f"%{name}"] = statement.value
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"gin cannot read this configuration: {error}\n{text}") from error
+    for statement in _read(text):
+        name = "/".join(filter(None, (statement.scope, statement.selector)))
+        if statement.arg_name:
+            made.setdefault(name, {})[statement.arg_name] = statement.value
+        else:
+            macros[f"%{name}"] = statement.value
     return {
         name: {parameter: repr(_resolve(value, macros)) for parameter, value in bindings.items()}
         for name, bindings in made.items()
     }
+
+
+def _read(text: str) -> list[Any]:
+    try:
+        return list(config_parser.ConfigParser(text, _Names()))
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        raise ValueError(f"gin cannot read this configuration: {error}\n{text}") from error
 
 
 def _resolve(value: Any, macros: dict[str, Any]) -> Any:

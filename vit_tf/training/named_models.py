@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+import vit_tf.training.run  # noqa: F401  gin knows `run` by it
 from vit_tf.checkpoints import create_model
 from vit_tf.export.saved_keras import keras_model_of, model_card
 from vit_tf.training import configuration
