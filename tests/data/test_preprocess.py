@@ -66,7 +66,7 @@ def test_bad_arguments_are_answered_with_the_signature(call, problem):
     [
         ("resize(True)", "height cannot be True"),
         ("resize(3.5)", "height cannot be 3.5"),
-        ("resize_small((3, 4))", "size cannot be (3, 4)"),
+        ("resize_small((3, 4, 5))", "size must be a positive int or (height, width), got (3, 4, 5)"),
         ("resize(8, antialias='no')", "antialias cannot be 'no'"),
         ("randaug(2.5, 10)", "num_layers cannot be 2.5"),
         ("color_jitter('a')", "brightness cannot be 'a'"),
@@ -251,6 +251,20 @@ def test_resize_small_fixes_the_shorter_side_and_keeps_the_aspect(height, width,
     assert (
         np.abs(np.array(result.shape[:2]) - np.array([height, width]) * scale).max() <= 0.5 + 1e-4
     )
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    height=st.integers(4, 20),
+    width=st.integers(4, 20),
+    target=st.tuples(st.integers(3, 12), st.integers(3, 12)),
+)
+def test_resize_small_covers_a_height_and_a_width_and_keeps_the_aspect(height, width, target):
+    result = run(f"decode|resize_small({target})", tiny_records.png(0, height, width))
+    excess = np.array(result.shape[:2]) - target
+    assert excess.min() == 0
+    scale = max(target[0] / height, target[1] / width)
+    assert np.abs(np.array(result.shape[:2]) - np.array([height, width]) * scale).max() <= 0.5001
 
 
 def test_central_crop_is_the_middle():

@@ -9,6 +9,7 @@ from vit_tf.data.examples import ExampleMaker
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.data.record_order import epoch_length
 from vit_tf.data.service import DataService
+from vit_tf.data.sized import fill_size
 from vit_tf.data.skipping import SkippedRecords
 from vit_tf.data.sources import Source
 from vit_tf.data.worker_streams import (
@@ -60,6 +61,8 @@ class Input:
         decode and augment instead of this process (for training). The batches are, bit for bit,
         those made here, whatever the number of its workers. They need the files under the same
         paths; see `DataService.distribute`.
+      image_size: side of the images, or (height, width): what `{size}` in the string of
+        `preprocess` stands for, see `fill_size`.
 
     Raises:
       ValueError: an argument does not fit; the message says which and what would.
@@ -82,6 +85,7 @@ class Input:
         prefetch: int = tf.data.AUTOTUNE,
         num_parallel_calls: int = tf.data.AUTOTUNE,
         service: str | None = None,
+        image_size: int | Sequence[int] | None = None,
     ):
         check_choice("on_bad_record", on_bad_record, ("error", "skip"))
         if batch_size < 1:
@@ -90,7 +94,9 @@ class Input:
             training, shuffle, shuffle_window, seed, repeats, class_weights, shard_by, cache
         )
         self.source = source
-        self.preprocess = Preprocess(preprocess) if isinstance(preprocess, str) else preprocess
+        if isinstance(preprocess, str):
+            preprocess = Preprocess(fill_size(preprocess, image_size))
+        self.preprocess = preprocess
         self.batch_size = batch_size
         self.training = training
         if self.preprocess.is_random and not training:

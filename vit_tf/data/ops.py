@@ -70,14 +70,23 @@ def resize(
 
 
 @register_op("resize_small")
-def resize_small(size: int, method: str = "area", antialias: bool = False) -> FeaturesFn:
-    """Resizes so that the shorter side becomes `size`, keeping the aspect ratio."""
-    short_side, _ = height_and_width(size)
+def resize_small(
+    size: int | Sequence[int], method: str = "area", antialias: bool = False
+) -> FeaturesFn:
+    """Resizes to the smallest image that covers `size`, keeping the aspect ratio.
+
+    Args:
+      size: an int, which the shorter side becomes, or (height, width), of which one is met and the
+        other exceeded: what is then cut to that size loses least.
+      method: as in `resize`.
+      antialias: as in `resize`.
+    """
+    least = tf.constant(height_and_width(size), tf.float32)
     resize_to = resizer(method, antialias)
 
     def resize_image(image: tf.Tensor) -> tf.Tensor:
         height_width = tf.cast(tf.shape(image)[:2], tf.float32)
-        scale = short_side / tf.reduce_min(height_width)
+        scale = tf.reduce_max(least / height_width)
         return resize_to(image, tf.cast(tf.round(height_width * scale), tf.int32))
 
     return on_image(resize_image)
