@@ -66,7 +66,10 @@ def test_bad_arguments_are_answered_with_the_signature(call, problem):
     [
         ("resize(True)", "height cannot be True"),
         ("resize(3.5)", "height cannot be 3.5"),
-        ("resize_small((3, 4, 5))", "size must be a positive int or (height, width), got (3, 4, 5)"),
+        (
+            "resize_small((3, 4, 5))",
+            "size must be a positive int or (height, width), got (3, 4, 5)",
+        ),
         ("resize(8, antialias='no')", "antialias cannot be 'no'"),
         ("randaug(2.5, 10)", "num_layers cannot be 2.5"),
         ("color_jitter('a')", "brightness cannot be 'a'"),

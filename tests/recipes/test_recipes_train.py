@@ -166,14 +166,15 @@ def shrinking(name, model, data_dir, weights):
     preprocess = {side: bound(f"{side}/Input.preprocess") for side in ("train", "eval")}
     scope = "student/" if "distilled" in name else ""
     student = dict(model)
-    size = bound(f"{scope}create_model.image_size")
+    macro, size = bound("%IMAGE_SIZE"), bound(f"{scope}create_model.image_size")
     small = name.split("/")[1].startswith(("cifar10", "fashion", "photos"))
-    if not small:
+    if not small and macro is None:
         given = str(size or re.search(r"crop\((\d+)", preprocess["train"]).group(1))
         student.setdefault("image_size", SIZES[given])
     if bound(f"{scope}create_model.representation_size"):
         student["representation_size"] = 16
     lines = [f"{scope}create_model.{key} = {value!r}" for key, value in student.items()]
+    lines += [f"IMAGE_SIZE = {SIZES[str(macro)]}"] * (macro is not None)
     lines += [f"DATA_DIR = {data_dir!r}", f"NUM_CLASSES = {CLASSES}"]
     lines += [
         f"{side}/TFDSSource.split = {split!r}"
@@ -182,7 +183,7 @@ def shrinking(name, model, data_dir, weights):
     for side, text in preprocess.items():
         lines.append(f"{side}/TFDSSource.expected_examples = None")
         lines.append(f"{side}/Input.batch_size = 8")
-        if not small:
+        if not small and macro is None:
             lines.append(f"{side}/Input.preprocess = {shrunken_sizes(text)!r}")
     lines += [
         "RunConfig.epochs = None",
