@@ -24,6 +24,7 @@ _WHERE = {
     "FlexiClassification": "vit_tf.training",
     "Input": "vit_tf.data",
     "KnowledgeDistillation": "vit_tf.training",
+    "LoRA": "vit_tf.models",
     "Mixing": "vit_tf.data",
     "MixtureSource": "vit_tf.data",
     "Optimization": "vit_tf.training",

@@ -15,6 +15,7 @@ from vit_tf.checkpoints.positions import Grid
 from vit_tf.checkpoints.report import LoadReport
 from vit_tf.models import Origin
 from vit_tf.models.arguments import check_choice
+from vit_tf.models.lora import adaptation
 
 
 def load_checkpoint(
@@ -37,7 +38,7 @@ def load_checkpoint(
     first weight is changed.
 
     Args:
-        model: A model of `create_model`.
+        model: A model of `create_model`, not yet adapted by LoRA.
         path: Any path that `tf.io.gfile` reads, with a sub-tree of the file where it holds several
             models: "file.npz:img", "run.pth:model_ema".
         strict: Raise unless every weight of the model and every key of the file was used. Otherwise
@@ -54,8 +55,14 @@ def load_checkpoint(
 
     Raises:
         CheckpointFileError: The file is not there, damaged, or of no known naming.
-        ValueError: Nothing in the file fits the model; or, if strict, something does not.
+        ValueError: Nothing in the file fits the model; or, if strict, something does not; or the
+            model is adapted by LoRA.
     """
+    if adaptation(model) is not None:
+        raise ValueError(
+            "The model is adapted by LoRA, to the kernels that it has; load a checkpoint before "
+            "that, as create_model(name, weights=..., lora=...) does."
+        )
     place, subtree = split_path(str(path))
     with open_file(place) as file:
         naming, root = find_root(file, subtree)

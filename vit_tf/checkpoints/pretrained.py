@@ -12,7 +12,7 @@ from vit_tf.checkpoints.load import load_checkpoint
 from vit_tf.checkpoints.public.addresses import cache_path
 from vit_tf.checkpoints.public.catalogue import find
 from vit_tf.checkpoints.public.download import download
-from vit_tf.models import Origin
+from vit_tf.models import LoRA, Origin
 from vit_tf.models.registry import registered
 
 # A path, not a tag: it names a folder or a kind of file.
@@ -20,7 +20,12 @@ _PATH = re.compile(r"[/\\]|\.(npz|pth|pt|bin|safetensors|keras)(:|$)")
 
 
 def create_model(
-    name: str, weights: str | os.PathLike | None = None, *, include_top: bool = True, **overrides
+    name: str,
+    weights: str | os.PathLike | None = None,
+    *,
+    include_top: bool = True,
+    lora: LoRA | None = None,
+    **overrides,
 ) -> keras.Model:
     """Builds a model, with fresh or with published weights.
 
@@ -34,6 +39,7 @@ def create_model(
             tag also decides on what its file needs (`num_classes`, `image_size`, ...) unless it is
             given: the weights are then adapted, see `load_checkpoint`.
         include_top: False leaves out the head, as `num_classes=0` does.
+        lora: Adapts the model by low-rank matrices once its weights are loaded; the rest is frozen.
         **overrides: Keyword arguments of the family's constructor, e.g. `num_classes`,
             `image_size`; and `name`, `dtype` and `trainable` as every Keras model has them.
 
@@ -45,6 +51,13 @@ def create_model(
         TypeError: A keyword is unknown or missing; the valid ones are given.
         OSError: The file cannot be downloaded; how to do it by hand is said.
     """
+    model = _create(name, weights, include_top, overrides)
+    if lora is not None:
+        lora.adapt(model)
+    return model
+
+
+def _create(name, weights, include_top, overrides):
     if weights is None:
         return models.create_model(name, include_top=include_top, **overrides)
     if not isinstance(weights, str | os.PathLike):

@@ -11,6 +11,7 @@ from vit_tf.checkpoints.names.naming import Naming
 from vit_tf.checkpoints.names.namings import namings_of
 from vit_tf.checkpoints.names.own import PREFIX_TOKENS, REGISTERS, weights_by_path
 from vit_tf.models.arguments import check_choice
+from vit_tf.models.lora import merged_model
 
 _DTYPES = {
     "float32": np.dtype(np.float32),
@@ -25,7 +26,7 @@ def save_checkpoint(
     """Writes a model's weights with a public format's names, as the reference itself would.
 
     Args:
-        model: A model of `create_model`.
+        model: A model of `create_model`. The weights of LoRA are written merged into the kernels.
         path: Any path that `tf.io.gfile` writes. Its extension says the kind of file: `.npz`,
             `.pth`, `.pt`, `.safetensors`, or `.keras` for the whole Keras model.
         naming: Whose names: "vision_transformer", "big_vision", "mixer", "big_transfer", "deit",
@@ -37,7 +38,7 @@ def save_checkpoint(
         ValueError: The naming has no name for one of the model's weights, or does not exist, or
             nothing is written under such an extension.
     """
-    path = str(path)
+    path, model = str(path), merged_model(model)
     if path.endswith(".keras"):
         model.save(path)
         return

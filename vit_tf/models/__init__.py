@@ -5,6 +5,7 @@ import pkgutil
 
 from vit_tf.models.card import ModelCard, Origin
 from vit_tf.models.features import extract_features
+from vit_tf.models.lora import LoRA
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.models.registry import (
     count_parameters,
@@ -21,6 +22,7 @@ for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
+    "LoRA",
     "ModelCard",
     "Origin",
     "Preprocessing",

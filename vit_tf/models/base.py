@@ -33,6 +33,7 @@ class ImageModel(keras.Model):
 
     Attributes:
         preprocessing: The `Preprocessing` of this model.
+        lora: The `LoRA` that adapted the model; None if none did.
         load_report: What the last `load_checkpoint` into this model returned; None before.
         intermediate_names: Names that `extract_features` can return.
         unused_keywords: Arguments of a base class's constructor that mean nothing in the family.
@@ -65,6 +66,7 @@ class ImageModel(keras.Model):
         self.preprocessing = Preprocessing(**facts)
         self.variant = variant
         self.origin = Origin(**_as_dict(origin)) if origin is not None else None
+        self.lora = None
         self.load_report = None
 
     @property
@@ -72,7 +74,7 @@ class ImageModel(keras.Model):
         """What the model expects and gives, and where its weights come from."""
         return ModelCard(
             self.variant or type(self).__name__,
-            sum(math.prod(weight.shape) for weight in self.weights if not _is_statistic(weight)),
+            sum(math.prod(weight.shape) for weight in self.weights if not is_statistic(weight)),
             self.num_classes,
             self.preprocessing,
             self.origin,
@@ -150,7 +152,8 @@ class ImageModel(keras.Model):
         return {**super().get_config(), **config}
 
 
-def _is_statistic(weight):
+def is_statistic(weight: keras.Variable) -> bool:
+    """Whether a weight is what batch normalisation has counted, not learnt."""
     return weight.path.rpartition("/")[2] in ("moving_mean", "moving_variance")
 
 

@@ -20,6 +20,7 @@ from gin import config
 from vit_tf import data
 from vit_tf.checkpoints import create_model
 from vit_tf.evaluation import probes
+from vit_tf.models import LoRA
 from vit_tf.training import optimizers, schedules, tables
 from vit_tf.training.bad_steps import BadSteps
 from vit_tf.training.ema import Ema
@@ -47,6 +48,7 @@ _CONFIGURABLE: dict[str, Callable] = {
     "LayerProbes": probes.LayerProbes,
     "LinearProbe": probes.LinearProbe,
     "LogisticProbe": probes.LogisticProbe,
+    "LoRA": LoRA,
     "Mixing": data.Mixing,
     "MixtureSource": data.MixtureSource,
     "Optimization": Optimization,

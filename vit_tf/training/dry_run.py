@@ -20,7 +20,7 @@ from vit_tf.analysis.schedule_curve import plot_schedule
 from vit_tf.data.worker_streams import Worker
 from vit_tf.training import configuration, strategies
 from vit_tf.training.gradients import check_accumulation
-from vit_tf.training.report import count, describe
+from vit_tf.training.report import count, describe, parameters
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_length import RunLength
 from vit_tf.training.tasks import Task
@@ -38,7 +38,7 @@ class DryRun:
     Attributes:
       rows: subject and text, in the order of the report.
       files: that the configuration names, found or not.
-      parameters: of the model, trainable ones.
+      parameters: of the model, those that are trained.
       flops: of the forward pass for one image.
       memory: bytes on each replica, by what they are for; activations are not counted.
       length: steps, batch and epoch; None if the length of the run is not known.
@@ -110,9 +110,9 @@ def dry_run(
             optimization = config.optimization
             optimizer = length and optimization.build(model, length)
             memory = _memory(config, model, optimizer)
-    parameters = sum(weight.shape.num_elements() for weight in model.trainable_weights)
+    trained = sum(weight.shape.num_elements() for weight in model.trainable_weights)
     rows = [
-        ("model", f"{describe(model)}, {parameters:,} parameters"),
+        ("model", f"{describe(model)}, {parameters(model, '{:,}'.format)}"),
         ("memory", _memory_text(memory)),
         ("compute", _compute(flops, length)),
         ("devices", f"{devices}, {policy}"),
@@ -135,7 +135,7 @@ def dry_run(
         rows.append(("weights", optimization.describe()))
     else:
         rows += facts.items()
-    return DryRun(rows, list(files), parameters, flops, memory, length, rates)
+    return DryRun(rows, list(files), trained, flops, memory, length, rates)
 
 
 def _strategy(config: RunConfig) -> tuple[tf.distribute.Strategy | None, str]:

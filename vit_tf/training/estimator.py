@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from vit_tf.analysis.learning_curve import plot_learning_curve
 from vit_tf.analysis.png import write_png
 from vit_tf.export import export_saved_model
+from vit_tf.models.lora import merged_model
 from vit_tf.training import strategies
 from vit_tf.training.checkpoint_files import damage
 from vit_tf.training.ema import Averages
@@ -318,6 +319,7 @@ class Estimator:
         model = self._build_model()  # outside the strategy: a SavedModel must not hold replicas
         self.task.check_input(model, evaluation_input)
         step = load_weights(model, path, self._takes_averages(path))
+        model = merged_model(model)
         return export_saved_model(
             model,
             predict=lambda images: self.task.predict_values(model, images),

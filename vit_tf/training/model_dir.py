@@ -13,6 +13,7 @@ Everything is written so that a process killed at any moment leaves the newest c
 checkpoints and small files are written aside and renamed.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vit_tf.models.lora import adaptation
 from vit_tf.training.checkpoint_files import CheckpointFiles
 from vit_tf.training.state import by_path, first_line
 
@@ -207,6 +209,9 @@ def _identity(model: keras.Model) -> dict[str, Any]:
     weights = {name: list(weight.shape) for name, weight in by_path(model.weights).items()}
     settings = model.get_config() if hasattr(model, "preprocessing") else {}
     config = {name: settings[name] for name in settings if name not in _FREE_SETTINGS}
+    lora = adaptation(model)
+    if lora is not None:  # at another scale the same weights are another model
+        config["lora"] = dataclasses.asdict(lora)
     return {
         "class": type(model).__name__,
         "variant": settings.get("variant"),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from vit_tf.models.lora import frozen_weights
 from vit_tf.models.weight_names import weight_names
 from vit_tf.training import schedules, tables
 from vit_tf.training.clipping import clip_by_norm, clip_units, global_norm
@@ -127,6 +128,7 @@ class Optimization:
         # By table, each row with the weights that it caught; filled by `build`.
         self.groups: dict[str, list[tables.Row]] = {}
         self.frozen: list[keras.Variable] = []
+        self._frozen_by_table: list[keras.Variable] = []
         # Of the trained weights, in the order of the optimizer.
         self._rates: list[float] = []
         self._decays: list[float] = []
@@ -210,7 +212,7 @@ class Optimization:
 
     def _match(self, model: keras.Model) -> dict[str, keras.Variable]:
         """Matches the tables and freezes what they say; returns the weights that are trained."""
-        for weight in self.frozen:  # by an earlier build
+        for weight in self._frozen_by_table:  # in an earlier build
             weight.trainable = True
         named = weight_names(model.trainable_weights)
         self._sizes = {name: weight.shape.num_elements() for name, weight in named.items()}
@@ -219,8 +221,9 @@ class Optimization:
             for title, table in self._tables.items()
         }
         trains = tables.values(self.groups["trainable_table"])
-        self.frozen = [weight for name, weight in named.items() if not trains[name]]
-        for weight in self.frozen:
+        self._frozen_by_table = [weight for name, weight in named.items() if not trains[name]]
+        self.frozen = self._frozen_by_table + frozen_weights(model)
+        for weight in self._frozen_by_table:
             weight.trainable = False
         trained = {name: weight for name, weight in named.items() if trains[name]}
         if not trained:

@@ -1,11 +1,13 @@
 """What a run says about itself before it starts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from vit_tf.analysis.flops import count_flops
+from vit_tf.models.base import is_statistic
 from vit_tf.training.strategies import num_workers
 from vit_tf.training.tasks import Task
 
@@ -38,10 +40,9 @@ def start_report(
       Several lines, a subject each.
     """
     replicas = strategy.num_replicas_in_sync
-    parameters = sum(weight.shape.num_elements() for weight in model.trainable_weights)
     epoch = getattr(train_input, "examples_per_epoch", None)
     rows = [
-        ("model", f"{describe(model)}, {count(parameters)} parameters, {_flops(model)}"),
+        ("model", f"{describe(model)}, {parameters(model, count)}, {_flops(model)}"),
         ("devices", f"{replicas} x {_device(strategy)}, {type(strategy).__name__}, {precision}"),
         ("batch", f"{global_batch} = {replicas} replicas x {global_batch // replicas}"),
     ]
@@ -73,6 +74,22 @@ def describe(model: keras.Model) -> str:
         return name
     height, width = preprocessing.image_size
     return f"{name} at {height}x{width}"
+
+
+def parameters(model: keras.Model, written: Callable[[int], str]) -> str:
+    """How many parameters a model has, and how many of them are trained if not all are.
+
+    Args:
+      model: built, and its weights frozen that are to be.
+      written: how to write a number.
+    """
+    learnt = [weight for weight in model.weights if not is_statistic(weight)]
+    total, trained = (
+        sum(weight.shape.num_elements() for weight in weights)
+        for weights in (learnt, model.trainable_weights)
+    )
+    text = f"{written(total)} parameters"
+    return text if total == trained else f"{text}, {written(trained)} of them trained"
 
 
 def _flops(model: keras.Model) -> str:

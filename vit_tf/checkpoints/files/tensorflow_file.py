@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.checkpoints.files.stored import CheckpointFileError, StoredArray, StoredFile
+from vit_tf.models.lora import LoRA, lora_part, merge
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # TensorFlow's description of the objects
@@ -45,7 +46,8 @@ def read_tensorflow(path: str, prefix: str) -> StoredFile:
       prefix: of `find_checkpoint`.
 
     Returns:
-      The model's weights by their paths; the optimizer, the step and such are `others`.
+      The model's weights by their paths, those of LoRA merged into the kernels; the optimizer, the
+      step and such are `others`.
 
     Raises:
       CheckpointFileError: if it is damaged, or no model was saved in it.
@@ -76,6 +78,7 @@ def read_tensorflow(path: str, prefix: str) -> StoredFile:
     if tf.io.gfile.exists(about):  # of a `model_dir`
         with tf.io.gfile.GFile(about) as lines:
             file.model = json.load(lines)
+    _merge_lora(prefix, file)
     if not file.arrays:
         raise CheckpointFileError(
             f"{prefix}: holds no variable below 'model/'; its {len(file.others)} are "
@@ -83,6 +86,30 @@ def read_tensorflow(path: str, prefix: str) -> StoredFile:
             "read; from another program, save the weights as .npz by their names"
         )
     return file
+
+
+def _merge_lora(prefix: str, file: StoredFile) -> None:
+    """Puts kernels as they act in the place of those that training adapted by LoRA."""
+    adapted = [name for name in file.arrays if name.endswith("/kernel")]
+    adapted = [name for name in adapted if lora_part(name, "a") in file.arrays]
+    settings = ((file.model or {}).get("config") or {}).pop("lora", None)
+    if adapted and not settings:
+        raise CheckpointFileError(
+            f"{prefix}: has weights of LoRA ({lora_part(adapted[0], 'a')}), and no model.json in "
+            "the folder above says at which scale they act; name the checkpoint where it lies in "
+            "its model_dir, or copy that folder's model.json along"
+        )
+    for name in adapted:
+        kernel, a, b = (file.arrays[n] for n in (name, *(lora_part(name, x) for x in "ab")))
+        scale = LoRA(**settings).scale
+
+        def read(kernel=kernel, a=a, b=b, scale=scale):
+            return merge(kernel.read(), a.read(), b.read(), scale)
+
+        file.arrays[name] = StoredArray(kernel.shape, kernel.dtype, read)
+    for name in adapted:
+        for part in "ab":
+            del file.arrays[lora_part(name, part)]
 
 
 def _read_tensor(prefix: str, reader, key: str):
