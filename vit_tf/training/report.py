@@ -88,8 +88,8 @@ def parameters(model: keras.Model, written: Callable[[int], str]) -> str:
         sum(weight.shape.num_elements() for weight in weights)
         for weights in (learnt, model.trainable_weights)
     )
-    text = f"{written(total)} parameters"
-    return text if total == trained else f"{text}, {written(trained)} of them trained"
+    text = f"{written(total).strip()} parameters"
+    return text if total == trained else f"{text}, {written(trained).strip()} of them trained"
 
 
 def _flops(model: keras.Model) -> str:
