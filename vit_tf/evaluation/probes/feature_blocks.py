@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 BLOCK_VALUES = 2**25  # values in the largest array of a block: 128 MiB of float32
-_EPSILON = 1e-5  # added to standard deviations, as big_vision's few-shot probe does
+STD_EPSILON = 1e-5  # added to standard deviations, as big_vision's few-shot probe does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def standardization(features: np.ndarray, rows: np.ndarray, on: bool = True) -> 
     blocks = list(row_blocks(rows, width))
     mean = sum(features[block].sum(0, dtype=np.float64) for block in blocks) / len(rows)
     squares = sum(((features[block] - mean) ** 2).sum(0) for block in blocks)
-    return Standardization(mean, np.sqrt(squares / len(rows)) + _EPSILON)
+    return Standardization(mean, np.sqrt(squares / len(rows)) + STD_EPSILON)
 
 
 def row_blocks(rows: np.ndarray, values_per_row: int) -> Iterator[np.ndarray]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from vit_tf.evaluation.feature_set import FeatureSet
 from vit_tf.evaluation.probes.base import Probe
+from vit_tf.evaluation.probes.feature_blocks import row_blocks
 
 
 def check_splits(
@@ -76,3 +77,27 @@ def _check_labels(of_probe: str, name: str, split: FeatureSet, several_labels: s
             f"{of_probe}: labels of {name} must be in [0, {split.num_classes}); given "
             f"{labels.min()} to {labels.max()}"
         )
+
+
+def check_finite(probe: Probe, split: FeatureSet, rows: np.ndarray | None = None) -> None:
+    """Checks that a probe's features hold neither NaN nor infinity, reading them in blocks.
+
+    Args:
+      probe: whose features to look at.
+      split: which has them.
+      rows: indices of the examples that matter; None for all.
+
+    Raises:
+      ValueError: names the features, the split and the first example that has such a value.
+    """
+    rows = np.arange(len(split)) if rows is None else np.sort(rows)
+    for feature in probe.features:
+        values = split.features[feature]
+        for block in row_blocks(rows, values.shape[1]):
+            finite = np.isfinite(values[block]).all(1)
+            if not finite.all():
+                raise ValueError(
+                    f"{type(probe).__name__}: features {feature!r} of {split.name or 'a split'} "
+                    f"are not finite (NaN or infinite) at example {block[finite.argmin()]}; look "
+                    "at the model and the preprocessing that made them"
+                )
