@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
-	model-table lint format clean
+	benchmark-transfer model-table lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 19
@@ -39,6 +39,9 @@ model-table: $(STAMP)  ## rewrites the README's tables of models: a few minutes
 
 benchmark-input: $(STAMP)  ## the input's speed: make benchmark-input DATA_DIR=data/flowers5
 	$(BIN)/python benchmarks/input.py --data_dir=$(or $(DATA_DIR),data/flowers5)
+
+benchmark-transfer: $(STAMP)  ## the speed of few-shot and k-NN probes beside scikit-learn's: some minutes
+	$(BIN)/python benchmarks/transfer.py
 
 benchmark-memory: $(STAMP)  ## the input's memory over epochs, with a window of 50,000 records
 	$(BIN)/python benchmarks/input_memory.py
