@@ -53,7 +53,8 @@ def load_models(
       weights: of each of them a tag or path as `create_model` takes it, or `"none"`; one for all
         if it is a single one. Default: fresh ones.
       saved_models: folders that `tools/train.py --mode=export` wrote.
-      gin_files: describe the runs in `model_dirs`, or if there are none a model with fresh weights.
+      gin_files: describe the runs in `model_dirs`, or if no model is named at all one with fresh
+        weights; beside named models, no more than data (see `evaluate_models`).
       gin_params: bindings that win over the files.
       model_dirs: folders of runs.
       checkpoint: of a run: `"latest"`, `"best"`, a step or a path; `"none"`: fresh weights.
@@ -79,8 +80,9 @@ def load_models(
     named += [_of_saved_model(folder) for folder in saved_models]
     if gin_files:
         configuration.parse(gin_files, gin_params)
-        fresh = None if model_dirs else FRESH
-        named += [_of_run(folder, fresh or checkpoint) for folder in model_dirs or [None]]
+        named += [_of_run(folder, checkpoint) for folder in model_dirs]
+        if not named and configuration.bound_value("run.task") is not None:
+            named = [_of_run(None, FRESH)]
     if not named:
         raise ValueError(
             "name a model: --model=vit_b16 --weights=augreg_in21k, or --gin_file and --model_dir "

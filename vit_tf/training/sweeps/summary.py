@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_tf.analysis.png import write_png
 from vit_tf.analysis.sweep_plot import plot_sweep
+from vit_tf.analysis.text_table import text_table
 from vit_tf.training.sweeps.folder import DONE, FAILED, SweepFolder, measured
 from vit_tf.training.sweeps.grid import SweepRun, varying
 
@@ -105,20 +106,17 @@ class Summary:
 
     def table(self) -> str:
         """The runs as lines of a table, and the means over seeds where there are several."""
-        columns = [*map(_short, self.axes), self.metric, "step", "state"]
-        cells = [
-            [*one, f"{value:.4f}" if value is not None else "-", step, state]
-            for *one, value, step, state in self._cells()
+        rows = [
+            [*values, None if value is None else f"{value:.4f}", step, state]
+            for *values, value, step, state in self._cells()
         ]
-        text = _aligned(
-            [columns, *[[("-" if c is None else str(c)) for c in row] for row in cells]]
-        )
+        text = text_table([[*map(_short, self.axes), self.metric, "step", "state"], *rows])
         if _SEED in self.axes:
-            rows = [
-                [row["name"], f"{row['mean']:.4f} ± {row['std']:.4f}", str(row["seeds"])]
+            means = [
+                [row["name"], f"{row['mean']:.4f} ± {row['std']:.4f}", row["seeds"]]
                 for row in self.over_seeds()
             ]
-            text += f"\n\n{_aligned([['', f'{self.metric}, mean and std', 'seeds'], *rows])}"
+            text += f"\n\n{text_table([['', f'{self.metric}, mean and std', 'seeds'], *means])}"
         for one in self.judged:
             if one.state == FAILED:
                 error = self._folder.about(one.run).get("error", "")
@@ -180,9 +178,3 @@ def _check_metric(folder: SweepFolder, runs: Sequence[SweepRun], metric: str) ->
 
 def _short(binding: str) -> str:
     return binding.rpartition(".")[2] if "/" not in binding else binding
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
