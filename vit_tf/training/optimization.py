@@ -15,6 +15,7 @@ from vit_tf.models.lora import frozen_weights
 from vit_tf.models.weight_names import weight_names
 from vit_tf.training import schedules, tables
 from vit_tf.training.clipping import clip_by_norm, clip_units, global_norm
+from vit_tf.training.late_start import LateStart
 from vit_tf.training.run_length import RunLength
 from vit_tf.training.schedule_shapes import Constant, Scaled
 
@@ -59,7 +60,8 @@ class Optimization:
         paper's is the last layer. None: of none.
       weight_decay_table: factors of the weight decay. Default: kernels only.
       learning_rate_table: factors of the learning rate, e.g. `layerwise_decay(0.75)`.
-      trainable_table: False freezes weights: no gradient, no optimizer state, no decay.
+      trainable_table: False freezes weights: no gradient, no optimizer state, no decay. A duration
+        instead, such as 500 or `"20%"`, freezes them until then, see `LateStart`.
       decay_scaled_by: `"learning_rate"`: a step takes `decay * rate` of a weight, with the weight's
         own rate at that step (torch, Keras, the papers); `"schedule"`: `decay * rate / peak`, so
         neither the peak nor the learning-rate table matters (big_vision).
@@ -135,6 +137,7 @@ class Optimization:
         self._clips_units: list[bool] = []
         self._sizes: dict[str, int] = {}
         self._updated: set[int] = set()
+        self._late: LateStart | None = None
 
     def build(self, model: keras.Model, length: RunLength) -> keras.optimizers.Optimizer:
         """Creates the optimizer and its slots for a model; call it inside the strategy's scope.
@@ -157,6 +160,7 @@ class Optimization:
         self._take_over(optimizer, list(weights))
         optimizer.build(list(weights.values()))
         self.optimizer = optimizer
+        self._late = LateStart(optimizer, self._starts(list(weights), length))
         return optimizer
 
     def apply(self, gradients: Sequence[tf.Tensor], weights: Sequence[keras.Variable]) -> tf.Tensor:
@@ -172,6 +176,7 @@ class Optimization:
         Raises:
           TypeError: for an optimizer that does not update weight by weight.
         """
+        gradients = self.only_begun(gradients, weights)
         norm = global_norm(gradients)
         self._updated = set()
         self.optimizer.apply(self._clip(gradients, weights, norm), weights)
@@ -182,11 +187,20 @@ class Optimization:
             )
         return norm
 
+    def only_begun(
+        self, gradients: Sequence[tf.Tensor], weights: Sequence[keras.Variable]
+    ) -> list[tf.Tensor]:
+        """Gradients with zeros for weights that the trainable table still holds at this step."""
+        return self._late.only_begun(gradients, weights)
+
     def learning_rates(self) -> dict[str, float]:
         """The current learning rate of each row of the learning-rate table that trains weights."""
         rate = float(tf.convert_to_tensor(self.optimizer.learning_rate))  # may be mirrored
         trained = {
-            name for row in self.groups["trainable_table"] if row.value for name in row.names
+            name
+            for row in self.groups["trainable_table"]
+            if row.value is not False
+            for name in row.names
         }
         return {
             tables.label(row): rate * row.value
@@ -221,14 +235,36 @@ class Optimization:
             for title, table in self._tables.items()
         }
         trains = tables.values(self.groups["trainable_table"])
-        self._frozen_by_table = [weight for name, weight in named.items() if not trains[name]]
+        self._frozen_by_table = [w for name, w in named.items() if trains[name] is False]
         self.frozen = self._frozen_by_table + frozen_weights(model)
         for weight in self._frozen_by_table:
             weight.trainable = False
-        trained = {name: weight for name, weight in named.items() if trains[name]}
+        trained = {name: w for name, w in named.items() if trains[name] is not False}
         if not trained:
             raise ValueError("Optimization.trainable_table freezes every weight of the model")
         return trained
+
+    def _starts(self, names: Sequence[str], length: RunLength) -> list[int]:
+        """Of each trained weight the step with which it begins."""
+        rows = self.groups["trainable_table"]
+        of_row = {}
+        for row in rows:
+            title = f"the row {row.pattern!r} of Optimization.trainable_table"
+            is_bool = isinstance(row.value, bool)
+            start = 0 if is_bool else length.in_steps(row.value, title)
+            if start >= length.steps:
+                raise ValueError(
+                    f"{title} begins at step {start} ({row.value!r}), and the run has "
+                    f"{length.steps}; False freezes weights for good"
+                )
+            of_row |= dict.fromkeys(row.names, start)
+        starts = [of_row[name] for name in names]
+        if all(starts):
+            raise ValueError(
+                "Optimization.trainable_table trains nothing before step "
+                f"{min(starts)}; let one of its rows begin at once, with True"
+            )
+        return starts
 
     def _batch_ratio(self, length: RunLength) -> float:
         if self._reference_batch is None:
@@ -306,8 +342,12 @@ class Optimization:
         place = self.optimizer._get_variable_index(weight)
         self._updated.add(place)
         rate = learning_rate * self._rates[place]
-        if self._decays[place]:
-            by_schedule = self._decay_scaled_by == "schedule"
-            scale = learning_rate / self.peak if by_schedule else rate
-            weight.assign_sub(weight * tf.cast(self._decays[place] * scale, weight.dtype))
-        update_step(gradient, weight, rate)
+
+        def change() -> None:
+            if self._decays[place]:
+                by_schedule = self._decay_scaled_by == "schedule"
+                scale = learning_rate / self.peak if by_schedule else rate
+                weight.assign_sub(weight * tf.cast(self._decays[place] * scale, weight.dtype))
+            update_step(gradient, weight, rate)
+
+        self._late.update(place, change)

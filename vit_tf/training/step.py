@@ -180,7 +180,8 @@ class TrainStep:
         gradients, new_statistics, sums = self._backward(batch, weights, statistics, key)
         gradients = sum_over_replicas(gradients)
         if self._optimization.sam_rho:
-            sharpest = _ascended(weights, gradients, self._optimization.sam_rho)
+            begun = self._optimization.only_begun(gradients, variables)
+            sharpest = _ascended(weights, begun, self._optimization.sam_rho)
             gradients, _, _ = self._backward(batch, sharpest, statistics, key)
             gradients = sum_over_replicas(gradients)
 
