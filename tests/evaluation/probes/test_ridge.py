@@ -171,9 +171,13 @@ def test_float32_bears_features_whose_mean_exceeds_their_deviation():
 
 def test_an_l2_below_rounding_errors_is_refused_with_the_fix():
     features, labels = _support(60)
-    features = np.repeat(features, 2, axis=1) * 1e3  # singular without l2
-    ridge = fit_ridge(features, np.arange(60), labels, _CLASSES, "float32")
-    with pytest.raises(ValueError, match=r"l2=1e-18 is too small .* precision=\"float64\""):
+    everything = np.arange(60)
+    ridge = fit_ridge(features, everything, labels, _CLASSES, "float32")
+    with pytest.raises(ValueError, match=r"l2=1e-06 is below .* or precision=\"float64\""):
+        ridge.classifier(1e-6)
+    ridge = fit_ridge(features, everything, labels, _CLASSES, "float64")
+    ridge.classifier(1e-6)
+    with pytest.raises(ValueError, match=r"in float64, 1e-14; choose a larger one$"):
         ridge.classifier(1e-18)
 
 

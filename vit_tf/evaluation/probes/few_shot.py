@@ -129,13 +129,13 @@ class FewShotProbe(Probe):
     ) -> Iterator[tuple[Ridge, np.ndarray]]:
         """Regressions of nested support sets, which share the sums of their examples."""
         features = train.features[self.features[0]]
-        dtype = self._precision if self._choose_l2 == "none" else "float64"
-        sums = SupportSums(train.num_classes, dtype)
+        precision = self._precision if self._choose_l2 == "none" else "float64"
+        sums = SupportSums(train.num_classes, precision)
         summed = np.empty(0, np.int64)
         for rows in supports:
             labels = train.labels[rows]
             if len(rows) < features.shape[1]:
-                yield dual_ridge(features[rows], labels, train.num_classes, dtype), rows
+                yield dual_ridge(features[rows], labels, train.num_classes, precision), rows
                 continue
             new = np.setdiff1d(rows, summed)
             sums.add(features, new, train.labels[new])

@@ -7,7 +7,7 @@ import numpy as np
 
 from vit_tf.evaluation.probes.feature_blocks import Standardization
 
-_BLOCK_VALUES = 2**22  # of features or scores at a time: what stays near the processor
+_BLOCK_VALUES = 2**23  # of features or of scores at a time: 32 MiB of float32
 
 
 @dataclasses.dataclass(frozen=True)

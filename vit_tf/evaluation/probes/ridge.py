@@ -5,7 +5,6 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import scipy.linalg
 
 from vit_tf.evaluation.probes.feature_blocks import (
     STD_EPSILON,
@@ -36,6 +35,7 @@ class Ridge:
       system: `X'X` [width, width] or `XX'` [examples, examples].
       targets: `X'Y` [width, classes] or `Y` [examples, classes].
       class_counts: [classes] examples of each in the support set.
+      precision: "float32" or "float64", of the products that the system is made of.
       support: X [examples, width] if the system is `XX'`, else None.
     """
 
@@ -43,24 +43,26 @@ class Ridge:
     system: np.ndarray
     targets: np.ndarray
     class_counts: np.ndarray
+    precision: str
     support: np.ndarray | None = None
 
     def classifier(self, l2: float) -> LinearClassifier:
         """The solution for one l2.
 
         Raises:
-          ValueError: if rounding errors leave the system without a solution for so small an l2.
+          ValueError: if l2 is smaller than the rounding errors of the system.
         """
+        rounding = np.finfo(self.precision).eps * self.system.diagonal().max()
+        if l2 < rounding:
+            raise ValueError(
+                f"l2={l2:g} is below the rounding errors of these features' products in "
+                f"{self.precision}, {rounding:.1g}; choose a larger one"
+                + (' or precision="float64"' if self.precision == "float32" else "")
+            )
+        # NumPy throughout: the threads of SciPy's own BLAS would wait for work beside NumPy's.
         shifted = self.system.copy()
         np.fill_diagonal(shifted, shifted.diagonal() + l2)
-        try:
-            factor = scipy.linalg.cho_factor(shifted, overwrite_a=True, check_finite=False)
-        except np.linalg.LinAlgError as error:
-            raise ValueError(
-                f"l2={l2:g} is too small for these features, whose products are rounded to more "
-                'than that; choose a larger one or precision="float64"'
-            ) from error
-        return self._of(scipy.linalg.cho_solve(factor, self.targets, check_finite=False), l2)
+        return self._of(np.linalg.solve(shifted, self.targets), l2)
 
     def path(self, l2_grid: Sequence[float]) -> Iterator[LinearClassifier]:
         """The solutions for many l2, from one eigendecomposition."""
@@ -130,20 +132,18 @@ def primal_ridge(sums: SupportSums) -> Ridge:
     targets = sums.class_totals - np.outer(sums.class_counts, mean)
     targets *= 2 / deviation
     standard = Standardization(sums.origin + mean, deviation)
-    return Ridge(standard, gram, targets.T, sums.class_counts)
+    return Ridge(standard, gram, targets.T, sums.class_counts, sums.precision)
 
 
-def dual_ridge(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, dtype: np.typing.DTypeLike
-) -> Ridge:
+def dual_ridge(features: np.ndarray, labels: np.ndarray, num_classes: int, precision: str) -> Ridge:
     """Ridge regression by the system of examples, [examples, examples]."""
     standard = standardization(features, np.arange(len(features)))
-    support = standard(features, dtype)
+    support = standard(features, precision)
     targets = np.full((len(labels), num_classes), -1.0)
     targets[np.arange(len(labels)), labels] = 1.0
     counts = np.bincount(labels, minlength=num_classes)
     system = (support @ support.T).astype("float64")
-    return Ridge(standard, system, targets, counts, support)
+    return Ridge(standard, system, targets, counts, precision, support)
 
 
 def fit_ridge(
@@ -151,7 +151,7 @@ def fit_ridge(
     rows: np.ndarray,
     labels: np.ndarray,
     num_classes: int,
-    precision: np.typing.DTypeLike = "float64",
+    precision: str = "float64",
 ) -> Ridge:
     """Ridge regression of a support set by the smaller of its two systems.
 

@@ -15,7 +15,7 @@ class SupportSums:
 
     Args:
       num_classes: of all.
-      dtype: of a block's products; sums over blocks are float64.
+      precision: "float32" or "float64", of a block's products; sums over blocks are float64.
 
     Attributes:
       count: of examples.
@@ -26,8 +26,8 @@ class SupportSums:
       class_counts: [classes].
     """
 
-    def __init__(self, num_classes: int, dtype: np.typing.DTypeLike):
-        self._dtype = np.dtype(dtype)
+    def __init__(self, num_classes: int, precision: str):
+        self.precision = precision
         self.count = 0
         self.class_counts = np.zeros(num_classes, np.int64)
 
@@ -41,9 +41,9 @@ class SupportSums:
         """
         width = features.shape[1]
         for part in row_blocks(np.arange(len(rows)), width):
-            block = features[rows[part]].astype(self._dtype, copy=False)
+            block = features[rows[part]].astype(self.precision, copy=False)
             if not self.count:
-                self.origin = block.mean(0, dtype=np.float64).astype(self._dtype)
+                self.origin = block.mean(0, dtype=np.float64).astype(self.precision)
                 self.total = np.zeros(width)
                 self.gram = np.zeros((width, width))
                 self.class_totals = np.zeros((len(self.class_counts), width))
