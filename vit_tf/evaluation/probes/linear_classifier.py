@@ -59,18 +59,17 @@ def predict(
     """
     # Near the features' means, so that little cancels where these exceed the deviations.
     origin = classifiers[-1].standardization.mean
-    folded = [classifier.of_raw_features(origin, dtype) for classifier in classifiers]
-    width, num_classes = folded[0][0].shape
-    length = max(1, _BLOCK_VALUES // max(width, num_classes))
-    shift = origin.astype(dtype)
+    kernels = [np.vstack(c.of_raw_features(origin, dtype)) for c in classifiers]  # bias below
+    width, num_classes = kernels[0].shape
+    length = min(len(features), max(1, _BLOCK_VALUES // max(width, num_classes)))
+    block = np.ones((length, width), dtype)  # its last column is the bias's
+    scores = np.empty((length, num_classes), dtype)
     predictions = np.empty((len(classifiers), len(features)), np.int64)
-    scores = np.empty((min(length, len(features)), num_classes), dtype)
     for first in range(0, len(features), length):
-        part = slice(first, first + length)
-        block = features[part].astype(dtype, copy=False) - shift
-        of_block = scores[: len(block)]
-        for number, (kernel, bias) in enumerate(folded):
-            np.matmul(block, kernel, out=of_block)
-            of_block += bias
-            of_block.argmax(1, out=predictions[number, part])
+        part = slice(first, min(first + length, len(features)))
+        count = part.stop - first
+        np.subtract(features[part], origin.astype(dtype), out=block[:count, :-1])
+        for number, kernel in enumerate(kernels):
+            np.matmul(block[:count], kernel, out=scores[:count])
+            scores[:count].argmax(1, out=predictions[number, part])
     return predictions
