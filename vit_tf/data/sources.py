@@ -58,6 +58,11 @@ class Source:
             raise ValueError(f"{name} holds no records. {WRITE_HINT}")
 
     @property
+    def readable(self) -> bool:
+        """Whether there are files; a source that is only planned with may have none."""
+        return bool(self.segments[0].path)
+
+    @property
     def num_examples(self) -> int:
         """Number of records that the split declares."""
         return sum(segment.num_records for segment in self.segments)

@@ -149,6 +149,31 @@ def encoded_image(source: Source, index: int) -> bytes:
     return source.parse(record, index)["image"].numpy()
 
 
+def typical_area(source: Source, images: int = 32) -> int:
+    """Median of height times width of some images, the first ones of files all over a split."""
+    files = min(images, len(source.segments))
+    chosen = [place * len(source.segments) // files for place in range(files)]
+    segments = [source.segments[place] for place in chosen]
+    each = -(-images // files)
+    columns = (
+        [segment.path for segment in segments],
+        np.array([min(each, segment.num_records) for segment in segments], np.int64),
+        np.array([segment.byte_offset for segment in segments], np.int64),
+        np.array([source.first_indices[place] for place in chosen], np.int64),
+    )
+
+    def records(path, count, offset, first):
+        serialized = tfrecord.read_segment(path, count, byte_offset=offset)
+        return tf.data.Dataset.zip(tf.data.Dataset.range(first, first + count), serialized)
+
+    def area(index, serialized):
+        image = decode_image(source.parse(serialized, index)["image"])
+        return tf.reduce_prod(tf.shape(image)[:2])
+
+    read = tf.data.Dataset.from_tensor_slices(columns).flat_map(records).map(area)
+    return int(np.median(list(read.as_numpy_iterator())))
+
+
 class _Record(NamedTuple):
     number: int
     byte_offset: int

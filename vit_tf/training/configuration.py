@@ -21,7 +21,7 @@ from vit_tf import data
 from vit_tf.checkpoints import create_model
 from vit_tf.evaluation import probes
 from vit_tf.models import LoRA
-from vit_tf.training import optimizers, schedules, tables
+from vit_tf.training import hyper_rule, optimizers, schedules, tables
 from vit_tf.training.bad_steps import BadSteps
 from vit_tf.training.ema import Ema
 from vit_tf.training.optimization import Optimization
@@ -61,6 +61,11 @@ _CONFIGURABLE: dict[str, Callable] = {
     "Teacher": Teacher,
     "TokenDistillation": TokenDistillation,
     "create_model": create_model,
+    "hyper_rule_mixing": hyper_rule.hyper_rule_mixing,
+    "hyper_rule_preprocess": hyper_rule.hyper_rule_preprocess,
+    "hyper_rule_schedule": hyper_rule.hyper_rule_schedule,
+    "hyper_rule_size": hyper_rule.hyper_rule_size,
+    "hyper_rule_steps": hyper_rule.hyper_rule_steps,
     "layerwise_decay": tables.layerwise_decay,
 }
 _OPTIMIZERS = (

@@ -171,7 +171,7 @@ def _build(task: Task, policy: str) -> keras.Model:
 
 def _length(config: RunConfig, train_input: Any) -> tuple[RunLength | None, str]:
     """Length of the run, or why it is not known."""
-    if train_input is None and config.steps is None:
+    if train_input is None and (config.steps is None or callable(config.steps)):
         return None, (
             "unknown: the data is missing, and nothing states its size (as "
             "TFDSSource.expected_examples and expected_classes do); nor does RunConfig.steps"
@@ -179,7 +179,7 @@ def _length(config: RunConfig, train_input: Any) -> tuple[RunLength | None, str]
     epoch = getattr(train_input, "examples_per_epoch", None)
     per_epoch = getattr(train_input, "steps_per_epoch", None)
     batch = getattr(train_input, "batch_size", None)
-    return RunLength(config.total_steps(per_epoch), batch, epoch), ""
+    return RunLength(config.total_steps(per_epoch, examples_per_epoch=epoch), batch, epoch), ""
 
 
 def _memory(config: RunConfig, model: keras.Model, optimizer: Any) -> dict[str, int]:

@@ -341,7 +341,11 @@ class Estimator:
         self.task.check_input(self.model, input_fn)
         with self.strategy.scope():
             self.task.prepare(self.model, input_fn)
-        length = self.config.total_steps(getattr(input_fn, "steps_per_epoch", None), steps)
+        length = self.config.total_steps(
+            getattr(input_fn, "steps_per_epoch", None),
+            steps,
+            getattr(input_fn, "examples_per_epoch", None),
+        )
         total = steps or length
         run = TrainRun(
             self.task,

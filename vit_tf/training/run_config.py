@@ -1,6 +1,7 @@
 """How long, where and with what bookkeeping a task is trained."""
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -20,7 +21,8 @@ class RunConfig:
     """Settings of a run; see `Estimator`.
 
     Attributes:
-      steps: length of training in optimizer steps; or
+      steps: length of training in optimizer steps, or a function of the number of training
+        examples that returns it, such as `hyper_rule_steps`; or
       epochs: length in passes over the training data. Give one of the two.
       strategy: `"auto"`, `"cpu"`, `"mirrored"`, `"multi_worker"` or `"tpu"`.
       tpu: name or address of a TPU; see `create_strategy`.
@@ -60,7 +62,7 @@ class RunConfig:
       profile_steps: (start, stop): TensorFlow's profiler records these steps for TensorBoard.
     """
 
-    steps: int | None = None
+    steps: int | Callable[[int], int] | None = None
     epochs: float | None = None
     strategy: str = "auto"
     tpu: str | None = None
@@ -94,7 +96,7 @@ class RunConfig:
             )
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not callable(value) and value <= 0:
                 raise ValueError(f"RunConfig.{name} must be positive; given {value}")
         if self.remat not in remat.POLICIES:
             raise ValueError(
@@ -113,16 +115,29 @@ class RunConfig:
                 f"{self.precision!r}"
             )
 
-    def total_steps(self, steps_per_epoch: float | None, default: int | None = None) -> int:
+    def total_steps(
+        self,
+        steps_per_epoch: float | None,
+        default: int | None = None,
+        examples_per_epoch: int | None = None,
+    ) -> int:
         """Length of training in steps, which is also that of the learning-rate schedule.
 
         Args:
           steps_per_epoch: of the training data, if known.
           default: length if neither `steps` nor `epochs` is set.
+          examples_per_epoch: of the training data, if known.
 
         Raises:
           ValueError: if it cannot be known.
         """
+        if callable(self.steps):
+            if not examples_per_epoch:
+                raise ValueError(
+                    "RunConfig.steps is a function of the number of examples, and the input does "
+                    "not know its size; set RunConfig.steps to a number instead"
+                )
+            return self.steps(examples_per_epoch)
         if self.steps is not None:
             return self.steps
         if self.epochs is None and default is not None:
