@@ -76,6 +76,13 @@ PARAMETERS = {
     "finetune/augreg_imagenet2012": 88_224_232 + (144 - 49) * 768,
     "finetune/augreg_oxford_flowers102": 88_224_232 + (144 - 49) * 768 + head(768, 102),
     "finetune/augreg_oxford_iiit_pet": 88_224_232 + (144 - 49) * 768 + head(768, 37),
+    "finetune/bit_hyperrule_cifar10": 25_549_352 + head(2048, 10),
+    "finetune/bit_hyperrule_cifar100": 25_549_352 + head(2048, 100),
+    "finetune/bit_hyperrule_flowers5": 25_549_352 + head(2048, 5),
+    "finetune/bit_hyperrule_imagenet2012": 25_549_352,
+    "finetune/bit_hyperrule_oxford_flowers102": 25_549_352 + head(2048, 102),
+    "finetune/bit_hyperrule_oxford_iiit_pet": 25_549_352 + head(2048, 37),
+    "finetune/flowers5": 460_714 + (16 * 24 - 8 * 8) * 96 - 5 * 97,
     "finetune/deit3_b16_224": 86_585_320,
     "finetune/deit3_b16_384": 86_585_320 + (576 - 196) * 768,
     "finetune/deit3_h14_224": 632_126_440,
@@ -107,6 +114,9 @@ STEPS = {
     "finetune/deit3_b16_224": 50_046,  # no repeated augmentation
     "finetune/deit_b16_384": 75_060,  # 2,502 x 30
     "finetune/augreg_oxford_iiit_pet": 500,
+    "finetune/bit_hyperrule_cifar10": 10_000,
+    "finetune/bit_hyperrule_imagenet2012": 20_000,
+    "finetune/bit_hyperrule_oxford_flowers102": 500,
     "finetune/vit_imagenet2012": 20_000,
 }
 LEARNING_RATES = {
@@ -118,6 +128,7 @@ LEARNING_RATES = {
     "recipes/deit3_s16": 4e-3,
     "recipes/scaling_vit_g14": 8e-4,
     "recipes/vit_i1k": 3e-3,
+    "finetune/bit_hyperrule_cifar10": 0.003,
     "finetune/deit_b16_384": 5e-6,
     "finetune/vit_cifar10": 0.01,
     "finetune/vit_imagenet2012": 0.03,
