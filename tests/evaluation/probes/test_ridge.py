@@ -3,6 +3,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from sklearn.linear_model import RidgeClassifier
 
 from vit_tf.evaluation.probes.linear_classifier import predict
 from vit_tf.evaluation.probes.ridge import dual_ridge, fit_ridge, primal_ridge
@@ -84,6 +85,22 @@ def test_primal_equals_dual_equals_the_definition(examples):
         for ridge in (_primal(features, labels), dual_ridge(features, labels, _CLASSES, "float64")):
             scores = ridge.classifier(l2).scores(test)
             np.testing.assert_allclose(scores, expected, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("examples", [12, 300])
+def test_predictions_are_those_of_sklearns_ridge_classifier(examples):
+    features, labels = _support(examples)
+    test, _ = _support(500, seed=1)
+    mean, deviation = features.mean(0), features.std(0) + 1e-5
+
+    def columns(x):
+        return np.hstack([(x - mean) / deviation, np.full((len(x), 1), 100.0)])
+
+    for l2 in _L2:
+        sklearn = RidgeClassifier(alpha=l2, fit_intercept=False).fit(columns(features), labels)
+        ridge = fit_ridge(features, np.arange(examples), labels, _CLASSES)
+        (predicted,) = predict([ridge.classifier(l2)], test, "float64")
+        np.testing.assert_array_equal(predicted, sklearn.predict(columns(test)))
 
 
 def test_the_smaller_system_is_solved():

@@ -8,6 +8,7 @@ import scipy.special
 
 from vit_tf.evaluation.feature_set import FeatureSet
 from vit_tf.evaluation.probes.base import Probe, ProbeResult
+from vit_tf.evaluation.probes.feature_blocks import row_blocks
 from vit_tf.evaluation.probes.held_out import hold_out
 from vit_tf.evaluation.probes.linear_classifier import predict
 from vit_tf.evaluation.probes.ridge import Ridge, dual_ridge, fit_ridge, primal_ridge
@@ -156,8 +157,9 @@ class FewShotProbe(Probe):
             learn, held = hold_out(labels, _HELD_OUT_SHARE, seed)
             part = fit_ridge(features, rows[learn], labels[learn], train.num_classes, "float64")
             for l2, classifier in zip(self._l2_grid, part.path(self._l2_grid), strict=True):
-                predicted = predict([classifier], features[rows[held]], "float64")[0]
-                right[l2] = int((predicted == labels[held]).sum())
+                for block in row_blocks(rows[held], features.shape[1]):
+                    (predicted,) = predict([classifier], features[block], "float64")
+                    right[l2] += int((predicted == train.labels[block]).sum())
         return max(right, key=lambda l2: (right[l2], -abs(np.log(l2 / self._l2))))
 
     def _summary(self, rows: Sequence[dict[str, str | int | float]]) -> dict[str, float]:
