@@ -32,6 +32,7 @@ _WHERE = {
     "RunConfig": "vit_tf.training",
     "TFDSSource": "vit_tf.data",
     "TFRecordSource": "vit_tf.data",
+    "VTABSource": "vit_tf.data",
     "Task": "vit_tf.training",
     "Teacher": "vit_tf.training",
     "TokenDistillation": "vit_tf.training",

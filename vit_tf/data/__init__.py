@@ -10,6 +10,7 @@ from vit_tf.data.sources import Source
 from vit_tf.data.subsets import FewShotSource
 from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.data.tfrecord_source import TFRecordSource
+from vit_tf.data.vtab_source import VTABSource
 
 __all__ = [
     "FewShotSource",
@@ -21,5 +22,6 @@ __all__ = [
     "Source",
     "TFDSSource",
     "TFRecordSource",
+    "VTABSource",
     "register_op",
 ]

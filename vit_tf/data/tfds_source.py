@@ -51,7 +51,7 @@ class TFDSSource(Source):
         data_dir = os.path.expanduser(str(data_dir))
         expected = {"examples": expected_examples, "classes": expected_classes}
         try:
-            folder = _dataset_folder(data_dir, name, version)
+            folder = dataset_folder(data_dir, name, version)
             self._init_from(folder, split, image_feature, label_feature)
         except FileNotFoundError as error:
             if not planning.is_planned() or None in expected.values():
@@ -73,26 +73,21 @@ class TFDSSource(Source):
         self, folder: str, split: str, image_feature: str | None, label_feature: str | None
     ) -> None:
         """Makes the source of what a dataset's folder holds."""
-        builder = tfds.builder_from_directory(folder)
-        if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
-            raise ValueError(
-                f"{folder} is stored as {builder.info.file_format.value}; only tfrecord is read. "
-                "Convert it with `python -m tensorflow_datasets.scripts.convert_format`."
-            )
-        image = image_feature or _only_feature(builder.info, tfds.features.Image, "image_feature")
-        label, class_label = _label_feature(builder.info, label_feature)
+        info = dataset_info(folder)
+        image = image_feature or _only_feature(info, tfds.features.Image, "image_feature")
+        label, class_label = _label_feature(info, label_feature)
         names = {"image": image, "label": label}
         file_names = (f"{image}/filename", *_FILE_NAMES)
-        present = [name for name in file_names if name in builder.info.features]
+        present = [name for name in file_names if name in info.features]
         if present:
             names["filename"] = present[0]
         super().__init__(
-            name=f"{builder.info.full_name} {split}",
-            segments=_split_segments(builder.info, folder, split),
+            name=f"{info.full_name} {split}",
+            segments=split_segments(info, folder, split),
             features=names,
             num_classes=class_label.num_classes,
             class_names=class_label.names,
-            multi_label=class_label is not builder.info.features[label],
+            multi_label=class_label is not info.features[label],
         )
 
     def _init_as_expected(self, name: str, examples: int, classes: int) -> None:
@@ -105,8 +100,27 @@ class TFDSSource(Source):
         )
 
 
-def _dataset_folder(data_dir: str, name: str | None, version: str | None) -> str:
-    """The folder with `dataset_info.json` of the wanted (or highest) version."""
+def dataset_info(folder: str) -> tfds.core.DatasetInfo:
+    """What TFDS knows of a data set in a folder.
+
+    Raises:
+      ValueError: if it is not stored as TFRecords.
+    """
+    info = tfds.builder_from_directory(folder).info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"{folder} is stored as {info.file_format.value}; only tfrecord is read. "
+            "Convert it with `python -m tensorflow_datasets.scripts.convert_format`."
+        )
+    return info
+
+
+def dataset_folder(data_dir: str, name: str | None, version: str | None) -> str:
+    """The folder with `dataset_info.json` of the wanted (or highest) version.
+
+    Raises:
+      FileNotFoundError: if there is none, naming what there is.
+    """
     if not tf.io.gfile.isdir(data_dir):
         raise FileNotFoundError(f"Data directory {data_dir} does not exist. {WRITE_HINT}")
     if not tf.io.gfile.listdir(data_dir):
@@ -179,7 +193,13 @@ def _class_label(feature: tfds.features.FeatureConnector) -> tfds.features.Class
     return feature if isinstance(feature, tfds.features.ClassLabel) else None
 
 
-def _split_segments(info: tfds.core.DatasetInfo, folder: str, split: str) -> list[tfrecord.Segment]:
+def split_segments(info: tfds.core.DatasetInfo, folder: str, split: str) -> list[tfrecord.Segment]:
+    """The runs of records that a split expression consists of.
+
+    Raises:
+      ValueError: for a split that there is not, with the closest one.
+      FileNotFoundError: if files of it are missing.
+    """
     base_names = re.findall(r"[^\W\d]\w*(?=\[|\+|\s|$)", split)
     unknown = [name for name in base_names if name not in info.splits and name != "all"]
     try:

@@ -58,6 +58,7 @@ _CONFIGURABLE: dict[str, Callable] = {
     "RunConfig": RunConfig,
     "TFDSSource": data.TFDSSource,
     "TFRecordSource": data.TFRecordSource,
+    "VTABSource": data.VTABSource,
     "Teacher": Teacher,
     "TokenDistillation": TokenDistillation,
     "create_model": create_model,
