@@ -15,6 +15,7 @@ MARGIN = "decode|resize_small({size * 7 / 6})|central_crop({size})"
         (MARGIN, (64, 96), "decode|resize_small((75, 112))|central_crop((64, 96))"),
         ("decode|resize({ size*5/4 })|flip_lr", 128, "decode|resize(160)|flip_lr"),
         ("decode|resize({size * 2})", 7, "decode|resize(14)"),
+        ("decode|resize({size * 2})", (7, 7), "decode|resize(14)"),
         ("decode|resize(9)", 7, "decode|resize(9)"),
         ("decode|resize(9)", None, "decode|resize(9)"),
     ],

@@ -88,3 +88,11 @@ def test_what_does_not_go_together_is_said(tmp_path):
         load_models(model_dirs=["runs/a"])
     with pytest.raises(FileNotFoundError, match="is no SavedModel of tools/train.py"):
         load_models(saved_models=[str(tmp_path)])
+
+
+def test_a_size_that_is_left_open_is_the_models(described):
+    template = "eval/Input.preprocess = 'decode|resize({size * 5 / 4})|central_crop({size})'"
+    params = [*described["gin_params"], template, "Input.image_size = 16"]
+    params.append("create_model.image_size = 16")
+    (model,) = load_models(gin_files=described["gin_files"], gin_params=params)
+    assert model.preprocess == "decode|resize(20)|central_crop(16)"

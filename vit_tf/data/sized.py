@@ -25,19 +25,17 @@ def fill_size(ops: str, image_size: int | Sequence[int] | None) -> str:
     Raises:
       ValueError: for another placeholder, and for `{size}` where no size is given.
     """
-    if image_size is not None:
-        height_and_width(image_size)  # raises unless it is a size
+    sides = () if image_size is None else height_and_width(image_size)
 
     def filled(match: re.Match) -> str:
-        if image_size is None:
+        if not sides:
             raise ValueError(
                 f"the preprocessing {ops!r} leaves {match.group()} open; set Input.image_size (in "
                 "the shipped gin files IMAGE_SIZE), or write the number itself"
             )
         factor, divisor = (int(number or 1) for number in match.groups())
-        if isinstance(image_size, int):
-            return str(round(image_size * factor / divisor))
-        return str(tuple(round(side * factor / divisor) for side in image_size))
+        height, width = (round(side * factor / divisor) for side in sides)
+        return f"({height}, {width})" if sides[0] != sides[1] else f"{height}"
 
     text = _PLACEHOLDER.sub(filled, ops)
     if "{" in text:

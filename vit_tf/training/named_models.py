@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import vit_tf.training.run  # noqa: F401  gin knows `run` by it
 from vit_tf.checkpoints import create_model
+from vit_tf.data.sized import fill_size
 from vit_tf.export.saved_keras import keras_model_of, model_card
 from vit_tf.training import configuration
 from vit_tf.training.estimator import Estimator
@@ -120,11 +121,12 @@ def _of_run(model_dir: str | None, checkpoint: str) -> NamedModel:
         about = f"step {estimator.restore(checkpoint)}"
     title = os.path.basename(os.path.normpath(model_dir)) if model_dir else "model"
     preprocess = configuration.bound_value("eval/Input.preprocess") or model.preprocessing.ops
+    preprocess = fill_size(str(preprocess), model.preprocessing.image_size)
 
     def predict(images: tf.Tensor) -> tf.Tensor:
         return task.predict_values(model, images)["logits"]
 
-    return NamedModel(f"{title} {about}", model, str(preprocess), predict)
+    return NamedModel(f"{title} {about}", model, preprocess, predict)
 
 
 def _logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
