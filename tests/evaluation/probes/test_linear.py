@@ -204,5 +204,8 @@ def test_arguments_and_splits_that_do_not_fit():
         LinearProbe(features=())
     with pytest.raises(ValueError, match="no features 'cler', but 'clear', 'noisy'; did you mean"):
         LinearProbe("cler").evaluate(made_split(30, 0), made_split(30, 1))
+    infinite = {"clear": np.full((30, 6), np.inf, np.float32)}
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        LinearProbe("clear").evaluate(made_split(30, 0), FeatureSet(infinite, np.arange(30) % 3, 3))
     with pytest.raises(ValueError, match=r"labels \[30\] and \[30, 3\]"):
         LinearProbe("clear").evaluate(made_split(30, 0), made_split(30, 1, True))

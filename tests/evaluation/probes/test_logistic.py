@@ -169,6 +169,7 @@ def test_too_few_iterations_are_said():
         ({"labels": np.full(240, 4)}, r"must be in \[0, 4\); given 4 to 4"),
         ({"labels": np.zeros(240)}, r"must be integers .* given float64 \[240\]"),
         ({"labels": np.zeros(240, int)}, "examples of 1 class"),
+        ({"features": {"pre_logits": np.full((240, WIDTH), np.nan)}}, "NaN or infinite"),
         ({"num_classes": 5}, "the same classes; train has 5 and test 4"),
         ({"features": {"pre_logits": np.zeros((240, 3))}}, "given 3 and 12"),
     ],

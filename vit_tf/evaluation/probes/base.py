@@ -1,6 +1,7 @@
 """What all probes have in common: from features of two splits to numbers."""
 
 import abc
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -50,6 +51,12 @@ class Probe(abc.ABC):
         """
         del intermediate_names
         return self
+
+    def on(self, feature: str) -> "Probe":
+        """A copy that learns from another feature, such as `"pixels"` for a baseline."""
+        probe = copy.copy(self)
+        probe.features = (feature,)
+        return probe
 
     @abc.abstractmethod
     def evaluate(self, train: FeatureSet, test: FeatureSet) -> ProbeResult:

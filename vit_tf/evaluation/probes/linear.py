@@ -10,7 +10,7 @@ from vit_tf.evaluation.probes.base import Probe, ProbeResult
 from vit_tf.evaluation.probes.feature_blocks import standardization
 from vit_tf.evaluation.probes.held_out import hold_out
 from vit_tf.evaluation.probes.linear_heads import LinearHeads
-from vit_tf.evaluation.probes.splits import check_splits
+from vit_tf.evaluation.probes.splits import check_finite, check_splits
 
 # DINOv2's (dinov2/eval/linear.py): for a batch of 256, scaled with the batch size.
 _LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
@@ -108,6 +108,8 @@ class LinearProbe(Probe):
           ValueError: for splits that do not fit each other, or if every head diverged.
         """
         check_splits(self, train, test)
+        for split in (train, test):
+            check_finite(self, split)
         metric = "accuracy" if train.labels.ndim == 1 else "mean_average_precision"
         rows = [
             {"probe": self.name, "features": name, "learning_rate": rate, "chosen": 0}

@@ -10,7 +10,7 @@ from vit_tf.evaluation.probes.base import Probe, ProbeResult
 from vit_tf.evaluation.probes.feature_blocks import standardization
 from vit_tf.evaluation.probes.held_out import hold_out
 from vit_tf.evaluation.probes.softmax_regression import SoftmaxRegression, SoftmaxRegressionProblem
-from vit_tf.evaluation.probes.splits import check_splits
+from vit_tf.evaluation.probes.splits import check_finite, check_splits
 
 # The range of DINOv2's 45 values (arXiv:2304.07193, dinov2/eval/log_regression.py), one a decade.
 _C = tuple(10.0**exponent for exponent in range(-6, 6))
@@ -78,6 +78,8 @@ class LogisticProbe(Probe):
             not fit each other.
         """
         check_splits(self, train, test, "LinearProbe")
+        for split in (train, test):
+            check_finite(self, split)
         (feature,) = self.features
         rows, starts = self._compare(train)
         best = max(range(len(rows)), key=lambda place: rows[place].get("held_out_accuracy", 0.0))
