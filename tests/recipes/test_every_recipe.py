@@ -94,6 +94,8 @@ PARAMETERS = {
     "finetune/vit_cifar10": 86_859_496 + head(768, 10),
     "finetune/vit_cifar100": 86_859_496 + head(768, 100),
     "finetune/vit_imagenet2012": 86_859_496,
+    "finetune/vit_oxford_flowers102": 86_859_496 + head(768, 102),
+    "finetune/vit_oxford_iiit_pet": 86_859_496 + head(768, 37),
 }
 # 1,281,167 x 300 / 4,096 = 93,835.5 and so on; with repeated augmentation an epoch of DeiT's
 # sampler has 1,281,024 examples.

@@ -29,9 +29,9 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def make(base):
-    """`make(model_dir, **LoRA)`: an estimator."""
+    """`make(model_dir, settings of RunConfig, **LoRA)`: an estimator."""
 
-    def make(model_dir, **lora):
+    def make(model_dir, settings=(), **lora):
         model = functools.partial(
             create_model,
             "vit",
@@ -44,7 +44,7 @@ def make(base):
         adam = functools.partial(keras.optimizers.AdamW, weight_decay=0.1)
         # Everything decays that can: frozen weights must not.
         optimization = Optimization(adam, 1e-2, weight_decay_table=((".*", 1.0),))
-        config = RunConfig(
+        usual = dict(
             steps=6,
             strategy="cpu",
             steps_per_loop=2,
@@ -54,6 +54,7 @@ def make(base):
             ema=EMA,
             optimization=optimization,
         )
+        config = RunConfig(**usual | dict(settings))
         return Estimator(Classification(model), model_dir, config)
 
     return make
@@ -157,3 +158,17 @@ def test_a_dry_run_counts_what_is_trained(make, tmp_path):
     assert "of them trained" in str(planned)
     assert planned.memory["gradients"] == 4 * 554
     assert planned.memory["optimizer in float32"] == 2 * 4 * 554
+
+
+@pytest.mark.slow
+def test_replicas_half_precision_and_rematerialisation_adapt_too(
+    make, train_input, eval_input, tmp_path
+):
+    settings = dict(strategy="mirrored", precision="mixed_bfloat16", remat="blocks", steps=2)
+    estimator = make(tmp_path, settings)
+    values = estimator.train(train_input)
+    assert np.isfinite(values["loss"]) and values["gradient_norm"] > 0
+    named = weight_names(estimator.model.weights)
+    assert np.any(named["block00/mlp/dense_out/lora_kernel_b"].numpy())
+    one_device = make(tmp_path, dict(settings, strategy="cpu"))
+    assert one_device.export_saved_model(eval_input, tmp_path / "export")
