@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from vit_tf.data import Input, TFDSSource
 from vit_tf.evaluation import extract
-from vit_tf.evaluation.extraction import Extractor
+from vit_tf.evaluation.extractor import Extractor
 from vit_tf.export import export_saved_model
 from vit_tf.models import create_model, extract_features
 

@@ -1,6 +1,7 @@
 """Several sources as one, each with its share of the training stream."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -82,6 +83,16 @@ class MixtureSource(Source):
 
         branches = [lambda number=number: parse_as(number) for number in range(len(self.parts))]
         return tf.switch_case(part, branches)
+
+    def labelling(self) -> dict[str, Any]:
+        """See `Source.labelling`."""
+        maps = [label_map.numpy().tolist() for label_map in self._maps]
+        return {
+            **super().labelling(),
+            "parts": [part.labelling() for part in self.parts],
+            "maps": maps,
+            "sizes": [part.num_examples for part in self.parts],
+        }
 
 
 def _label_maps(

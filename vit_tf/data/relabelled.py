@@ -1,8 +1,10 @@
 """A source whose labels come from a file instead of its records, such as ImageNet-ReaL's."""
 
+import hashlib
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -87,6 +89,12 @@ class RelabelledSource(Source):
         end, count = tf.gather(self._ends, index), tf.gather(self._counts, index)
         labels = self._labels[end - count : end]
         return {**parsed, "label": labels if self.multi_label else labels[0]}
+
+    def labelling(self) -> dict[str, Any]:
+        """See `Source.labelling`."""
+        of_file = [self._counts.numpy(), self._labels.numpy()]
+        digests = [hashlib.sha256(values.tobytes()).hexdigest() for values in of_file]
+        return {**super().labelling(), "of_file": digests}
 
 
 def _labels_of_records(

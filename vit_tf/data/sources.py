@@ -5,6 +5,7 @@ A source knows files, records and features. It knows nothing of what the images 
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -107,6 +108,18 @@ class Source:
             "image": parsed[self.features["image"]],
             "label": label - self._label_offset if self._label_offset else label,
             "filename": tf.convert_to_tensor(filename),
+        }
+
+    def labelling(self) -> dict[str, Any]:
+        """What the labels of given records depend on, as JSON can hold it.
+
+        A subclass whose `parse` makes other labels adds what they depend on.
+        """
+        return {
+            "features": self.features,
+            "offset": self._label_offset,
+            "classes": self.num_classes,
+            "multi_label": self.multi_label,
         }
 
     def locate(self, index: int) -> str:

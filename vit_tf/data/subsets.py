@@ -1,6 +1,8 @@
 """Some of a source's records, such as a few of each class."""
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -54,6 +56,11 @@ class Subset(Source):
         if index is not None:
             index = tf.gather(self._indices, index)
         return self._source.parse(serialized, index)
+
+    def labelling(self) -> dict[str, Any]:
+        """See `Source.labelling`."""
+        indices = hashlib.sha256(self._indices.numpy().tobytes()).hexdigest()
+        return {**self._source.labelling(), "indices": indices}
 
 
 class FewShotSource(Subset):

@@ -16,8 +16,15 @@ from vit_tf.evaluation.feature_names import (
     make_feature,
     tensors_of,
 )
+from vit_tf.evaluation.fingerprints import (
+    saved_graph_fingerprint,
+    saved_weights_fingerprint,
+    weights_fingerprint,
+)
 from vit_tf.models.features import extract_features
 
+# Parts of a model's configuration that its features do not depend on.
+_WITHOUT_EFFECT = ("name", "origin", "preprocessing", "trainable", "variant")
 _EMBED, _CLASSIFY = "embed", "serving_default"
 
 
@@ -45,6 +52,14 @@ class Featurizer(abc.ABC):
     ) -> tf.data.Dataset:
         """An input's batches from a step on: dicts of `"image"`, `"label"`, `"mask"`, `"index"`."""
         return data(context, start_step)
+
+    @abc.abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What its features of an image depend on, as JSON can hold it: weights and all."""
+
+    def preprocess(self, data: Input) -> str | None:
+        """What is done to an input's images before it gets them; None if it does that itself."""
+        return str(data.preprocess)
 
     def check(self, names: Sequence[str], data: Input | None = None) -> None:
         """Raises ValueError for features that it cannot give, or images that it does not take."""
@@ -95,6 +110,17 @@ class ModelFeaturizer(Featurizer):
     def run(self, images: tf.Tensor, tensors: Sequence[str]) -> Mapping[str, tf.Tensor]:
         """See `Featurizer.run`."""
         return extract_features(self.model, images, tensors, **self.arguments)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Featurizer.facts`."""
+        config = keras.saving.serialize_keras_object(self.model)
+        about = {k: v for k, v in config["config"].items() if k not in _WITHOUT_EFFECT}
+        return {
+            "class": config["class_name"],
+            "config": about,
+            "arguments": {name: str(value) for name, value in self.arguments.items()},
+            "weights": weights_fingerprint(self.model),
+        }
 
 
 class SavedModelFeaturizer(Featurizer):
@@ -176,6 +202,17 @@ class SavedModelFeaturizer(Featurizer):
         }
         return {name: results[self._signatures[name][0]][name] for name in tensors}
 
+    def facts(self) -> dict[str, Any]:
+        """See `Featurizer.facts`."""
+        return {
+            "saved_model": saved_graph_fingerprint(self.path),
+            "weights": saved_weights_fingerprint(self.path),
+        }
+
+    def preprocess(self, data: Input) -> str | None:
+        """See `Featurizer.preprocess`."""
+        return None
+
 
 class PixelFeaturizer(Featurizer):
     """The images themselves: the feature `"pixels"`, as a baseline."""
@@ -184,6 +221,10 @@ class PixelFeaturizer(Featurizer):
 
     def run(self, images: tf.Tensor, tensors: Sequence[str]) -> Mapping[str, tf.Tensor]:
         """See `Featurizer.run`; there are no tensors."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """See `Featurizer.facts`."""
         return {}
 
 

@@ -1,7 +1,6 @@
 """What a teacher's images go through: a Keras model or a SavedModel, as a function to logits."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.checkpoints import load_checkpoint
+from vit_tf.evaluation.fingerprints import saved_weights_fingerprint, weights_fingerprint
 from vit_tf.models.base import ImageModel
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.training.teachers.scaling import BYTES, Scaling
@@ -65,7 +65,7 @@ def of_keras(
         image_size=facts.image_size,
         num_classes=getattr(model, "num_classes", None),
         name=getattr(model, "variant", None) or type(model).__name__,
-        fingerprint=_fingerprint(model),
+        fingerprint=weights_fingerprint(model),
     )
 
 
@@ -92,7 +92,7 @@ def _of_saved_model(path: str, facts: Mapping | Preprocessing | None) -> Answeri
     """Ours takes bytes and does its evaluation's preprocessing; others take scaled images."""
     loaded = tf.saved_model.load(path)
     signatures = dict(loaded.signatures)
-    about = {"num_classes": None, "name": path, "fingerprint": _hash_of_files(path)}
+    about = {"num_classes": None, "name": path, "fingerprint": saved_weights_fingerprint(path)}
     if "image" in signatures and facts is None:
         classify = signatures["image"]
 
@@ -186,22 +186,3 @@ def _check_logits(model: keras.Model) -> None:
             f"the teacher {type(model).__name__} ends in a softmax; a teacher gives logits: "
             "build it without (keras.applications: classifier_activation=None)"
         )
-
-
-def _fingerprint(model: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
-        digest.update(f"{value.shape}{value.dtype}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def _hash_of_files(folder: str) -> str:
-    digest = hashlib.sha256()
-    for place, _, files in sorted(tf.io.gfile.walk(os.path.join(folder, "variables"))):
-        for file in sorted(files):
-            with tf.io.gfile.GFile(os.path.join(place, file), "rb") as opened:
-                while block := opened.read(1 << 24):
-                    digest.update(block)
-    return digest.hexdigest()
