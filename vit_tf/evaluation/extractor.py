@@ -72,7 +72,7 @@ class Extractor:
         self.data = data
         self.names = [features] if isinstance(features, str) else list(dict.fromkeys(features))
         self.strategy = strategy or tf.distribute.get_strategy()
-        self._weights = weights
+        self.weights = weights
         self.num_traces = 0
         self._check()
         self._compute = tf.function(self._gathered_features, autograph=False)
@@ -121,7 +121,7 @@ class Extractor:
 
     def of(self, features: Sequence[str]) -> "Extractor":
         """An extractor of other features that is like this one."""
-        return Extractor(self.featurizer, self.data, features, self.strategy, self._weights)
+        return Extractor(self.featurizer, self.data, features, self.strategy, self.weights)
 
     @functools.cached_property
     def worker(self) -> tf.distribute.InputContext:
@@ -184,7 +184,7 @@ class Extractor:
         self.num_traces += 1
 
         def replica_step(own: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            with self._weights():
+            with self.weights():
                 features = self.featurizer.features(own["image"], self.names)
             about = {name: own[name] for name in ("index", "label", "mask")}
             return {"features": features, **about}

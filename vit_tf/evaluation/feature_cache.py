@@ -49,9 +49,11 @@ class FeatureCache:
     def __init__(self, cache_dir: str | os.PathLike, extractor: Extractor):
         self._extractor = extractor
         data, featurizer = extractor.data, extractor.featurizer
+        with extractor.weights():
+            of_model = featurizer.facts()
         facts = {
             "format": _FORMAT,
-            "model": featurizer.facts(),
+            "model": of_model,
             "preprocess": featurizer.preprocess(data),
             "split": source_facts(data.source),
         }

@@ -20,6 +20,7 @@ from gin import config
 from vit_tf import data
 from vit_tf.checkpoints import create_model
 from vit_tf.evaluation import probes
+from vit_tf.evaluation.evaluator import ProbeEvaluator
 from vit_tf.models import LoRA
 from vit_tf.training import hyper_rule, optimizers, schedules, tables
 from vit_tf.training.bad_steps import BadSteps
@@ -54,6 +55,7 @@ _CONFIGURABLE: dict[str, Callable] = {
     "Mixing": data.Mixing,
     "MixtureSource": data.MixtureSource,
     "Optimization": Optimization,
+    "ProbeEvaluator": ProbeEvaluator,
     "RelabelledSource": data.RelabelledSource,
     "RunConfig": RunConfig,
     "TFDSSource": data.TFDSSource,

@@ -14,7 +14,13 @@ from vit_tf.training import configuration
 # What may change without a word of permission: where a run computes, how fast its input is, what
 # is kept and logged of it. None of it says what is learned.
 _FREE = {
-    "run": {"checkpoint", "export_dir", "continuous_eval_timeout", "allow_config_change"},
+    "run": {
+        "checkpoint",
+        "export_dir",
+        "continuous_eval_timeout",
+        "allow_config_change",
+        "evaluators",
+    },
     "RunConfig": {
         "strategy",
         "tpu",
@@ -30,6 +36,7 @@ _FREE = {
         "remat",
     },
     "Ema": {"evaluate"},
+    "ProbeEvaluator": {"probe", "train_input", "test_input", "name", "every", "cache_dir"},
     "Input": {"cache", "num_parallel_calls", "prefetch", "service"},
 }
 

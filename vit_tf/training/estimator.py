@@ -9,19 +9,25 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from matplotlib.figure import Figure
 
 from vit_tf.analysis.learning_curve import plot_learning_curve
-from vit_tf.analysis.png import write_png
 from vit_tf.export import export_saved_model
 from vit_tf.models.lora import merged_model
 from vit_tf.training import strategies
 from vit_tf.training.checkpoint_files import damage
 from vit_tf.training.ema import Averages
 from vit_tf.training.eval_loop import EvalLoop
+from vit_tf.training.evaluations import (
+    Evaluation,
+    Evaluator,
+    as_evaluations,
+    check_evaluators,
+    run_evaluator,
+    say_evaluation,
+)
 from vit_tf.training.inputs import InputFn, distributed, make_dataset, named_data_errors
 from vit_tf.training.model_dir import ModelDir
-from vit_tf.training.progress import duration
+from vit_tf.training.pictures import keep_figure
 from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import RunLog
@@ -55,6 +61,11 @@ class Estimator:
         `config.gin` and shown in TensorBoard.
       allow_config_change: whether a run may go on with another configuration than it began with.
 
+    Attributes:
+      evaluators: what else is run on other data, such as `vit_tf.evaluation.ProbeEvaluator`s: in
+        training every `every` steps and at the end, in `evaluate` and `continuous_eval` on each
+        checkpoint. Make them after the Estimator.
+
     Raises:
       ValueError: for a strategy that cannot be had.
     """
@@ -82,6 +93,7 @@ class Estimator:
         self.model_dir = ModelDir(model_dir, chief=strategies.is_chief(self.strategy))
         self._same_run = SameRun(self.model_dir, config_text, allow_config_change)
         self._model: keras.Model | None = None
+        self.evaluators: list[Evaluator] = []
 
     @property
     def model(self) -> keras.Model:
@@ -137,7 +149,8 @@ class Estimator:
           SystemExit: with the state saved and status 75 (start again) after SIGTERM or a notice of
             maintenance, 130 after Ctrl-C.
         """
-        return self._start(input_fn, steps).train()
+        run = self._start(input_fn, steps)
+        return run.train(self._probes(run))
 
     def train_and_evaluate(
         self, train_input_fn: InputFn, eval_input_fn: InputFn, steps: int | None = None
@@ -154,25 +167,32 @@ class Estimator:
         """
         self.task.check_input(self.model, eval_input_fn)
         run = self._start(train_input_fn, steps)
-        averages = run.loop.step.averages if self.config.ema and self.config.ema.evaluate else None
+        averages = self._evaluated_averages(run)
         eval_loop = self._eval_loop(eval_input_fn, averages)
+        last: dict[str, float] = {}
 
-        def evaluate(step: int) -> dict[str, float]:
-            return self._evaluate(
-                eval_loop, eval_input_fn, step, run.log, keep_best=True, averages=averages
+        def evaluate(step: int) -> None:
+            last.update(
+                self._evaluate(
+                    eval_loop, eval_input_fn, step, run.log, keep_best=True, averages=averages
+                )
             )
 
-        values = run.train(evaluate)
+        run.train([Evaluation("eval", None, run.every_eval, evaluate), *self._probes(run)])
         rows = run.log.rows()
         if self.model_dir.chief:
             curve = plot_learning_curve(rows, self.task.metric)
-            print(f"learning curve: {self._keep_figure('learning_curve', curve, run.step)}")
-        if values:
-            return values
+            path = keep_figure(self.model_dir, "learning_curve", curve, run.step)
+            print(f"learning curve: {path}")
+        if last:
+            return last
         # Nothing was left to train; the run before has mostly evaluated its end.
         ends = [row for row in rows if row["kind"] == "eval" and row["step"] == run.step]
+        if not ends:
+            evaluate(run.step)
+            return last
         about = ("step", "kind", "time")
-        return {k: v for k, v in ends[-1].items() if k not in about} if ends else evaluate(run.step)
+        return {k: v for k, v in ends[-1].items() if k not in about}
 
     def evaluate(self, input_fn: InputFn, checkpoint: str = "latest") -> dict[str, float]:
         """Evaluates a checkpoint on every example of the input, each counted once.
@@ -190,8 +210,11 @@ class Estimator:
         """
         step = self.restore(checkpoint)
         self.task.check_input(self.model, input_fn)
+        check_evaluators(self.evaluators, self.model)
         log = RunLog(self.model_dir, _EVAL_METRICS)
-        return self._evaluate(self._eval_loop(input_fn), input_fn, step, log)
+        values = self._evaluate(self._eval_loop(input_fn), input_fn, step, log)
+        self._run_evaluators(step, log)
+        return values
 
     def continuous_eval(
         self, input_fn: InputFn, timeout: float = 3600.0, steps: int | None = None
@@ -213,6 +236,7 @@ class Estimator:
           FileNotFoundError: if no checkpoint appears in time.
         """
         self.task.check_input(self.model, input_fn)
+        check_evaluators(self.evaluators, self.model)
         folder = self.model_dir.join("checkpoints")
         loop, log = self._eval_loop(input_fn), RunLog(self.model_dir, _EVAL_METRICS)
         values: dict[str, float] = {}
@@ -230,6 +254,7 @@ class Estimator:
             trainer_rows = RunLog(self.model_dir).rows()
             trainer_evaluates = any(row["kind"] == "eval" for row in trainer_rows)
             values = self._evaluate(loop, input_fn, step, log, keep_best=not trainer_evaluates)
+            self._run_evaluators(step, log)
             if step >= (steps or self.model_dir.total_steps):
                 break
         if not values:
@@ -290,7 +315,7 @@ class Estimator:
         if figure is None:
             return None
         step = int(self.model_dir.find_checkpoint(checkpoint).rpartition("-")[2])
-        path = self._keep_figure("predictions", figure, step)
+        path = keep_figure(self.model_dir, "predictions", figure, step)
         print(f"picture: {path}", flush=True)
         return path
 
@@ -329,16 +354,10 @@ class Estimator:
             facts={"step": step, "checkpoint": path, "precision": self.precision},
         )
 
-    def _keep_figure(self, name: str, figure: Figure, step: int) -> str:
-        """Writes a figure as PNG to `pictures/` and to TensorBoard; returns the file's path."""
-        path = self.model_dir.join("pictures", f"{name}.png")
-        image = tf.io.decode_png(write_png(figure, path), channels=3)[None]
-        RunLog(self.model_dir).write_image("eval", name, image, step)
-        return path
-
     def _start(self, input_fn: InputFn, steps: int | None) -> TrainRun:
         """Sets a training run up, restores it and says what is about to happen."""
         self.task.check_input(self.model, input_fn)
+        check_evaluators(self.evaluators, self.model)
         with self.strategy.scope():
             self.task.prepare(self.model, input_fn)
         length = self.config.total_steps(
@@ -377,6 +396,27 @@ class Estimator:
             self._same_run.keep_config(run.log)
         return run
 
+    def _evaluated_averages(self, run: TrainRun) -> Averages | None:
+        """A run's averages, if these are evaluated."""
+        return run.loop.step.averages if self.config.ema and self.config.ema.evaluate else None
+
+    def _probes(self, run: TrainRun) -> list[Evaluation]:
+        """The evaluators as parts of a run."""
+        averages = self._evaluated_averages(run)
+        return as_evaluations(
+            self.evaluators,
+            run.steps_between,
+            model=self.model,
+            strategy=self.strategy,
+            log=run.log,
+            weights=averages and averages.in_place_of_weights,
+        )
+
+    def _run_evaluators(self, step: int, log: RunLog) -> None:
+        """Runs all evaluators on the model as it was restored."""
+        for evaluator in self.evaluators:
+            run_evaluator(evaluator, step, self.model, self.strategy, log)
+
     def _eval_loop(self, input_fn: InputFn, averages: Averages | None = None) -> EvalLoop:
         dataset = distributed(input_fn, self.strategy)
         if averages is None:
@@ -406,17 +446,7 @@ class Estimator:
             weights = averages and averages.variables
             best = self.model_dir.keep_if_best(self.model, metric, values[metric], step, weights)
         if self.model_dir.chief:
-            numbers = "  ".join(
-                f"{name} {value:.4f}" for name, value in values.items() if "examples" not in name
-            )
-            left_out = values.get("left_out_examples")
-            without = f" ({left_out:,} without a label left out)" if left_out else ""
-            averaged = " (averaged weights)" if averages else ""
-            print(
-                f"evaluation at step {step}{averaged}: {numbers}  on {values['examples']:,} "
-                f"examples{without} in {duration(seconds)}{'  (best so far)' if best else ''}",
-                flush=True,
-            )
+            say_evaluation(step, values, seconds, averaged=averages is not None, best=best)
         log.write("eval", step, values)
         return values
 

@@ -2,9 +2,12 @@
 
 import keras
 import tensorflow as tf
+from matplotlib.figure import Figure
 
+from vit_tf.analysis.png import write_png
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.models.weight_names import weight_names
+from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.run_log import RunLog
 
 
@@ -54,6 +57,14 @@ class Pictures:
 
     def _due(self, interval: int | None, step: int) -> bool:
         return interval is not None and step // interval > self._last_step // interval
+
+
+def keep_figure(model_dir: ModelDir, name: str, figure: Figure, step: int) -> str:
+    """Writes a figure as PNG to `pictures/` and to TensorBoard; returns the file's path."""
+    path = model_dir.join("pictures", f"{name}.png")
+    image = tf.io.decode_png(write_png(figure, path), channels=3)[None]
+    RunLog(model_dir).write_image("eval", name, image, step)
+    return path
 
 
 def in_unit_range(images: tf.Tensor, preprocessing: Preprocessing | None) -> tf.Tensor:

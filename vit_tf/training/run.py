@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from vit_tf.analysis.label_text import label_set, label_text
 from vit_tf.training import configuration
 from vit_tf.training.dry_run import dry_run
 from vit_tf.training.estimator import Estimator, class_names
+from vit_tf.training.evaluations import Evaluator
 from vit_tf.training.tasks import Task
 
 MODES = ("train", "eval", "train_and_eval", "continuous_eval", "predict", "export")
+_EVALUATING_MODES = ("train", "eval", "train_and_eval", "continuous_eval")
 
 
 @configuration.configurable
@@ -24,6 +26,7 @@ def run(
     task: Callable[[], Task] | None = None,
     train_input: Callable[[], Any] | None = None,
     eval_input: Callable[[], Any] | None = None,
+    evaluators: Sequence[Callable[[], Evaluator]] = (),
     checkpoint: str = "latest",
     export_dir: str | None = None,
     continuous_eval_timeout: float = 3600.0,
@@ -41,6 +44,8 @@ def run(
       task: makes the task.
       train_input: makes the training input.
       eval_input: makes the evaluation input.
+      evaluators: each makes an evaluator, which training and evaluation run on other data; see
+        `ProbeEvaluator`.
       checkpoint: for eval, predict and export: `"latest"`, `"best"`, a step or a path.
       export_dir: where exports go; default `model_dir/export`.
       continuous_eval_timeout: seconds that continuous_eval waits for a next checkpoint.
@@ -67,6 +72,8 @@ def run(
         notes.say_unused()
         return planned
     estimator = Estimator(task(), model_dir, run_config, notes.config_text, allow_config_change)
+    if mode in _EVALUATING_MODES:
+        estimator.evaluators = [make() for make in evaluators]
     inputs = {"train_input": train_input, "eval_input": eval_input}
 
     def needed(name: str) -> Any:

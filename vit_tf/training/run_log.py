@@ -27,6 +27,11 @@ class RunLog:
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
         self._checked = False
 
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self._model_dir.chief
+
     def rewind(self, step: int) -> None:
         """Forgets what was logged after `step`, and a line that was not finished.
 
@@ -69,25 +74,29 @@ class RunLog:
         step: int,
         values: dict[str, Any],
         only_curves: dict[str, Any] | None = None,
+        about: dict[str, str] | None = None,
+        curves: str = "",
     ) -> None:
         """Appends one row and writes its numbers to TensorBoard.
 
         Args:
-          kind: `"train"` or `"eval"`; a curve of its own in TensorBoard.
+          kind: `"train"`, `"eval"` or `"probe"`; a curve of its own in TensorBoard.
           step: optimizer steps done.
           values: name -> number.
           only_curves: further ones, for TensorBoard alone.
+          about: texts for the row alone.
+          curves: what the names of the curves begin with, such as `"few_shot/flowers/"`.
 
         Raises:
           OSError: if the file cannot be written, naming it.
         """
         if not self._model_dir.chief:
             return
-        row = {"step": step, "kind": kind, **values, "time": round(time.time(), 3)}
+        row = {"step": step, "kind": kind, **(about or {}), **values, "time": round(time.time(), 3)}
         self._append(json.dumps(row) + "\n")
         with self._writer(kind).as_default():
             for name, value in {**values, **(only_curves or {})}.items():
-                tf.summary.scalar(name, value, step=step)
+                tf.summary.scalar(f"{curves}{name}", value, step=step)
         self._writer(kind).flush()
 
     def write_text(self, name: str, text: str, step: int = 0) -> None:

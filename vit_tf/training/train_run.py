@@ -1,14 +1,16 @@
 """One training run: restored from `model_dir`, driven by Orbit's controller, saved as it goes."""
 
 import contextlib
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import orbit
 import tensorflow as tf
 
 from vit_tf.training.checkpoint_writer import CheckpointWriter
+from vit_tf.training.evaluations import Evaluation, next_stop
 from vit_tf.training.inputs import InputFn, distributed, global_batch, named_data_errors
 from vit_tf.training.loop import TrainLoop
 from vit_tf.training.model_dir import ModelDir
@@ -22,14 +24,12 @@ from vit_tf.training.preemption import (
 from vit_tf.training.profiling import Profiler
 from vit_tf.training.progress import Progress
 from vit_tf.training.run_config import RunConfig
-from vit_tf.training.run_length import RunLength
+from vit_tf.training.run_length import Duration, RunLength
 from vit_tf.training.run_log import RunLog
 from vit_tf.training.state import RESTORE_ERRORS, by_path, first_line, optimizer_state
 from vit_tf.training.step import TrainStep
 from vit_tf.training.strategies import is_tpu, num_workers
 from vit_tf.training.tasks import Task
-
-Evaluate = Callable[[int], dict[str, float]]
 
 
 class TrainRun:
@@ -76,6 +76,7 @@ class TrainRun:
             examples = getattr(input_fn, "examples_per_epoch", None)
             length = RunLength(schedule_steps, self.global_batch, examples)
             optimizer = config.optimization.build(model, length)
+        self._length = length
         self._keep_every = length.in_steps(config.keep_every or 0, "RunConfig.keep_every")
         check_config()
         model_dir.claim(model, total_steps)
@@ -126,18 +127,40 @@ class TrainRun:
         """Optimizer steps done since the very start of the run."""
         return int(self.loop.global_step.numpy())
 
-    def train(self, evaluate: Evaluate | None = None) -> dict[str, float]:
+    def steps_between(self, every: Duration | None, name: str) -> int:
+        """Steps between two evaluations, which fall between loops.
+
+        Args:
+          every: steps, or a duration that is brought to the nearest end of a loop; None: as
+            `RunConfig.eval_interval`.
+          name: of the setting, for errors.
+
+        Raises:
+          ValueError: for a number of steps that the loops do not end at, with one that would do.
+        """
+        if every is None:
+            return self.every_eval
+        steps = self._length.in_steps(every, name)
+        loops = max(1, round(steps / self._per_loop))
+        if steps % self._per_loop and isinstance(every, int):
+            raise ValueError(
+                f"{name} is {every} steps, of which RunConfig.steps_per_loop {self._per_loop} is "
+                f"no divisor; take {loops * self._per_loop}, or set RunConfig.steps_per_loop = "
+                f"{math.gcd(steps, self._per_loop)}"
+            )
+        return loops * self._per_loop
+
+    def train(self, evaluations: Sequence[Evaluation] = ()) -> dict[str, float]:
         """Trains to the end.
 
         Args:
-          evaluate: called with the step after every `RunConfig.eval_interval` steps and at the
-            end.
+          evaluations: what is measured as it goes, and at the end.
 
         Returns:
-          What the last evaluation returned, or without one the means of the last loop.
+          The means of the last loop; nothing if no step was left.
         """
-        if evaluate and self._evaluation_is_missing():
-            self._last_values = evaluate(self.step)
+        for evaluation in self._missing(evaluations):
+            evaluation.run(self.step)
         start_step = int(self._examples_seen.numpy()) // self.global_batch
         done_before = self.step
         self._progress.start(self.step)
@@ -163,11 +186,13 @@ class TrainRun:
             )
             while self.step < self.total_steps:
                 with named_data_errors(self._input_fn, self._strategy, position, self._per_loop):
-                    controller.train(self._next_stop(evaluate), checkpoint_at_completion=False)
-                if evaluate:
-                    self._last_values = evaluate(self.step)
-                    self._progress.start(self.step)
-                    self._stop_if_asked(request)
+                    stop = next_stop(evaluations, self.step, self.total_steps)
+                    controller.train(stop, checkpoint_at_completion=False)
+                for evaluation in evaluations:
+                    if evaluation.is_due(self.step, self.total_steps):
+                        evaluation.run(self.step)
+                        self._progress.start(self.step)
+                        self._stop_if_asked(request)
         return self._last_values
 
     @contextlib.contextmanager
@@ -186,11 +211,6 @@ class TrainRun:
         finally:
             self._profiler.close()
             self.loop.train_dataset = None
-
-    def _next_stop(self, evaluate: Evaluate | None) -> int:
-        if evaluate is None:
-            return self.total_steps
-        return min(self.total_steps, (self.step // self.every_eval + 1) * self.every_eval)
 
     def _after_loop(self, values: dict[str, float], request: StopRequest) -> None:
         """Checks, logs and saves what a loop did; Orbit's action after every loop."""
@@ -318,14 +338,13 @@ class TrainRun:
         every, interval = self._keep_every, self._every_checkpoint
         return bool(every) and step % interval == 0 and step % every < interval
 
-    def _evaluation_is_missing(self) -> bool:
-        """Whether the run was stopped between a checkpoint and its evaluation."""
-        if not self.step or (self.step % self.every_eval and self.step != self.total_steps):
-            return False
-        missing = not any(
-            row["kind"] == "eval" and row["step"] == self.step for row in self.log.rows()
-        )
-        if num_workers(self._strategy) == 1:
-            return missing
-        # All evaluate or none: they would wait for each other.
-        return float(sum_over_replicas(self._strategy, tf.constant(float(missing)))) > 0
+    def _missing(self, evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+        """What was due when the run was stopped, after a checkpoint, and was not done."""
+        rows = self.log.rows()
+        due = [each for each in evaluations if each.is_due(self.step, self.total_steps)]
+        missing = [not evaluation.is_logged(rows, self.step) for evaluation in due]
+        if due and num_workers(self._strategy) > 1:
+            # All evaluate or none: they would wait for each other.
+            total = sum_over_replicas(self._strategy, tf.constant(missing, tf.float32))
+            missing = (total.numpy() > 0).tolist()
+        return [each for each, is_missing in zip(due, missing, strict=True) if is_missing]
