@@ -40,8 +40,8 @@ model-table: $(STAMP)  ## rewrites the README's tables of models: a few minutes
 benchmark-input: $(STAMP)  ## the input's speed: make benchmark-input DATA_DIR=data/flowers5
 	$(BIN)/python benchmarks/input.py --data_dir=$(or $(DATA_DIR),data/flowers5)
 
-benchmark-transfer: $(STAMP)  ## the speed of few-shot and k-NN probes beside scikit-learn's: some minutes
-	$(BIN)/python benchmarks/transfer.py
+benchmark-transfer: $(STAMP)  ## the speed of probes and of feature extraction: make benchmark-transfer DATA_DIR=data/flowers5
+	$(BIN)/python benchmarks/transfer.py --data_dir=$(or $(DATA_DIR),data/flowers5)
 
 benchmark-memory: $(STAMP)  ## the input's memory over epochs, with a window of 50,000 records
 	$(BIN)/python benchmarks/input_memory.py
