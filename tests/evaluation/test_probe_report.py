@@ -13,7 +13,7 @@ from vit_tf.evaluation.probe_report import Measurement, csv_text, json_text, tex
 from vit_tf.evaluation.probes import FewShotProbe, ProbeResult
 
 SHOTS = ProbeResult(
-    {"1_shot": 0.4, "1_shot_low": 0.35, "1_shot_high": 0.45, "5_shot": 0.625},
+    {"1_shot": 0.4, "1_shot_low": 0.0, "1_shot_high": 0.85, "5_shot": 0.625},
     [
         {"probe": "few_shot", "shots": 1, "seed": 0, "accuracy": 0.4},
         {"probe": "few_shot", "shots": 5, "seed": 0, "accuracy": 0.625},
@@ -35,10 +35,10 @@ MEASUREMENTS = [
 def test_a_table_a_kind_of_probe_in_percent():
     assert text_table(MEASUREMENTS) == "\n".join(
         [
-            "few_shot  model           1_shot  5_shot",
-            "----------------------------------------",
-            "flowers   vit         40.0 ± 5.0    62.5",
-            "flowers   pixels, 32  40.0 ± 5.0    62.5",
+            "few_shot  model            1_shot  5_shot",
+            "-----------------------------------------",
+            "flowers   vit         40.0 ± 45.0    62.5",
+            "flowers   pixels, 32  40.0 ± 45.0    62.5",
             "",
             "linear   model  accuracy  learning_rate",
             "---------------------------------------",

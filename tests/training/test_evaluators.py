@@ -133,7 +133,7 @@ def test_what_is_evaluated_are_the_weights_of_the_step(
     (row,) = probe_rows(tmp_path / "run")
     model = make_estimator(tmp_path / "other", model=SMALL).model
     load_weights(model, str(tmp_path / "run/checkpoints/ckpt-4"))
-    features = [extract(model, data, "pre_logits") for data in make_evaluator()._inputs]
+    features = [extract(model, data, "pre_logits") for data in make_evaluator().inputs]
     expected = FewShotProbe(**SHOTS).evaluate(*features).summary
     assert {name: row[name] for name in expected} == pytest.approx(expected)
 

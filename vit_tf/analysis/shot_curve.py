@@ -107,7 +107,14 @@ def _styles(models: list[str], baselines: frozenset[str]) -> dict[str, dict]:
 def _draw(axes: Axes, curve: Curve, style: Mapping) -> None:
     shots = list(curve)
     accuracies, lows, highs = zip(*curve.values(), strict=True)
-    axes.fill_between(shots, lows, highs, color=style["color"], alpha=0.14, linewidth=0)
+    axes.fill_between(
+        shots,
+        lows,
+        highs,
+        facecolor=(style["color"], 0.1),
+        edgecolor=(style["color"], 0.35),
+        linewidth=0.8,
+    )
     axes.plot(shots, accuracies, **style)
 
 

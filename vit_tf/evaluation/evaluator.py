@@ -66,7 +66,7 @@ class ProbeEvaluator:
         self.probe = probe
         self.name = name
         self.every = every
-        self._inputs = (train_input, test_input)
+        self.inputs = (train_input, test_input)
         self._cache_dir = cache_dir
         # What was traced last, and for what.
         self._traced: tuple[tuple, list[Extractor], Probe] | None = None
@@ -75,7 +75,7 @@ class ProbeEvaluator:
         """Raises ValueError if a model has not the features, or takes other images."""
         featurizer = as_featurizer(model)
         features = self.probe.for_model(featurizer.tensors).features
-        for data in self._inputs:
+        for data in self.inputs:
             featurizer.check(features, data)
 
     def __call__(
@@ -110,7 +110,7 @@ class ProbeEvaluator:
             probe = self.probe.for_model(featurizer.tensors)
             extractors = [
                 Extractor(featurizer, data, probe.features, strategy, weights)
-                for data in self._inputs
+                for data in self.inputs
             ]
             self._traced = (given, extractors, probe)
         return self._traced[1:]

@@ -38,7 +38,7 @@ class Measurement:
 def text_table(measurements: Sequence[Measurement]) -> str:
     """A table for each kind of probe, shares in percent.
 
-    A figure with a confidence interval is followed by half the interval's width.
+    A figure with a confidence interval is followed by the interval's longer half.
     """
     tables = []
     for probe in dict.fromkeys(m.probe for m in measurements):
@@ -87,7 +87,8 @@ def _cell(summary: dict[str, float], name: str) -> str:
         return f"{summary[name]:g}"
     if f"{name}_low" not in summary:
         return f"{100 * summary[name]:.1f}"
-    half = (summary[f"{name}_high"] - summary[f"{name}_low"]) / 2
+    # The wider side: the other may end at 0 or 1.
+    half = max(summary[f"{name}_high"] - summary[name], summary[name] - summary[f"{name}_low"])
     return f"{100 * summary[name]:.1f} ± {100 * half:.1f}"
 
 
