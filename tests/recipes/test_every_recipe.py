@@ -82,7 +82,7 @@ PARAMETERS = {
     "finetune/bit_hyperrule_imagenet2012": 25_549_352,
     "finetune/bit_hyperrule_oxford_flowers102": 25_549_352 + head(2048, 102),
     "finetune/bit_hyperrule_oxford_iiit_pet": 25_549_352 + head(2048, 37),
-    "finetune/flowers5": 460_714 + (16 * 24 - 8 * 8) * 96 - 5 * 97,
+    "finetune/flowers5": 460_714 + (12 * 16 - 8 * 8) * 96 - 5 * 97,
     "finetune/deit3_b16_224": 86_585_320,
     "finetune/deit3_b16_384": 86_585_320 + (576 - 196) * 768,
     "finetune/deit3_h14_224": 632_126_440,
