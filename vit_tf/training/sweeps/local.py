@@ -82,7 +82,7 @@ class LocalRuns:
         return 1 if ended[FAILED] else START_AGAIN if ended[INTERRUPTED] else 0
 
     def _start(self, run: SweepRun, gpus: str | None, lock: int | None) -> "_Child":
-        self._folder.keep(run, STARTED)
+        self._folder.keep(run, STARTED)  # before there is a process that could outlive this one
         _say(f"starts   {run.name}")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if gpus is not None:
@@ -98,6 +98,7 @@ class LocalRuns:
                 pass_fds=[lock] if lock is not None else [],
                 start_new_session=True,  # Ctrl-C reaches it through `_stop` alone, and once
             )
+        self._folder.keep(run, STARTED, process=process.pid)
         return _Child(process, gpus, log, os.path.getsize(log))
 
     def _note_end(self, run: SweepRun, child: "_Child") -> str:
