@@ -21,7 +21,8 @@ for all models by --preprocess='decode|resize(224)|value_range(-1, 1)'.
 Prints a table; with --out_dir=FOLDER also evaluation.csv and evaluation.json, which has accuracy by
 class and the counts of each confusion.
 
-Probes of features (few-shot, k-NN, linear) are tools/fewshot.py's.
+Probes of features that --gin_file names (run.evaluators) are run too, into probes.csv and .json;
+without gin that is tools/fewshot.py's.
 An error is one line; VIT_TF_TRACEBACK=1 in the environment also shows where it was raised.
 """
 
@@ -74,9 +75,10 @@ def main(argv: list[str]) -> None:
         rows = evaluation.evaluate_models(
             models, data, _BATCH_SIZE.value, own_preprocessing=_PREPROCESS.value is None
         )
+        probes = evaluation.evaluate_probes(models) if _GIN_FILE.value else []
         print(f"\n{evaluation.results_table(rows)}")
         if _OUT_DIR.value:
-            print("\n" + "  ".join(evaluation.write_results(rows, _OUT_DIR.value)))
+            print("\n" + "  ".join(evaluation.write_results(rows, _OUT_DIR.value, probes)))
     except (ValueError, TypeError, OSError, RuntimeError, tf.errors.OpError) as error:
         if os.environ.get("VIT_TF_TRACEBACK"):
             raise

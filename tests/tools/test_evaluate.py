@@ -11,7 +11,12 @@ import pytest
 
 from vit_tf.evaluation.named_data import parse_data
 from vit_tf.training import configuration
-from vit_tf.training.evaluate_models import evaluate_models, results_table, write_results
+from vit_tf.training.evaluate_models import (
+    evaluate_models,
+    evaluate_probes,
+    results_table,
+    write_results,
+)
 from vit_tf.training.named_models import load_models
 from vit_tf.training.run import run
 
@@ -116,6 +121,33 @@ def test_classes_that_do_not_fit_are_said(described, digits_dir):
     gin.clear_config()
     with pytest.raises(ValueError, match="name data: --dataset="):
         evaluate_models(models, [])
+
+
+def test_probes_of_the_gin_file_are_run(described, trained, tmp_path):
+    probes = [
+        "run.evaluators = [@near/ProbeEvaluator]",
+        "near/ProbeEvaluator.probe = @KNNProbe()",
+        "near/ProbeEvaluator.name = 'near'",
+        "near/ProbeEvaluator.train_input = @near/train/Input()",
+        "near/ProbeEvaluator.test_input = @near/test/Input()",
+        "near/train/Input.source = @train/TFDSSource()",
+        "near/test/Input.source = @eval/TFDSSource()",
+        "near/Input.preprocess = 'decode|resize(8)|value_range(-1, 1)'",
+        "near/Input.batch_size = 100",
+        "near/Input.training = False",
+        "KNNProbe.k = (5,)",
+    ]
+    gin_params = [*described["gin_params"], *probes]
+    models = load_models(
+        gin_files=described["gin_files"], gin_params=gin_params, model_dirs=[trained[0]]
+    )
+    (row,) = evaluate_probes(models)
+    (figure,) = [value for name, value in row.items() if name.startswith("5")]
+    assert row["data"] == "near"
+    assert 0.5 < figure <= 1
+    paths = write_results([], str(tmp_path), [row])
+    assert json.loads(Path(paths[1]).read_text()) == [row]
+    gin.clear_config()
 
 
 @pytest.mark.slow

@@ -22,6 +22,8 @@ from vit_tf.training.named_models import NamedModel
 # What a table shows of a result.
 _SHOWN = ("model", "data", "labels", "accuracy", "top5_accuracy", "mean_class_accuracy", "examples")
 
+_DETAILS = ("classes", "confusion")  # of a result, for JSON alone
+
 
 def evaluate_models(
     models: Sequence[NamedModel],
@@ -49,6 +51,8 @@ def evaluate_models(
       FileNotFoundError: if data is not there.
     """
     if not data and configuration.bound_value("run.eval_input") is None:
+        if configuration.bound_value("run.evaluators"):
+            return []
         raise ValueError(
             "name data: --dataset=cifar10=data/cifar10:test, or a --gin_file with run.eval_input"
         )
@@ -58,6 +62,32 @@ def evaluate_models(
         for one in data or [None]:
             rows.append(measured.on(one, batch_size))
             print(_line(rows[-1]), flush=True)
+    return rows
+
+
+def evaluate_probes(models: Sequence[NamedModel]) -> list[dict[str, Any]]:
+    """Runs the evaluators of the parsed gin configuration (`run.evaluators`) on each model.
+
+    Args:
+      models: see `load_models`.
+
+    Returns:
+      Of each model and evaluator a dict: `"model"`, `"data"`, `"probe"` and the probe's summary.
+
+    Raises:
+      ValueError: if an evaluator's features or images do not fit a model.
+    """
+    evaluators = [make() for make in configuration.bound_value("run.evaluators") or ()]
+    rows = []
+    for model in models:
+        for evaluator in evaluators:
+            summary = evaluator(model.model).summary
+            about = {"model": model.name, "data": evaluator.name, "probe": evaluator.probe.name}
+            rows.append(about | summary)
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in summary.items())
+            print(
+                f"{model.name} on {evaluator.name}, {evaluator.probe.name}: {numbers}", flush=True
+            )
     return rows
 
 
@@ -123,6 +153,8 @@ def _line(row: dict[str, Any]) -> str:
 
 def results_table(rows: Sequence[dict[str, Any]]) -> str:
     """The results as a table for the terminal, and the five commonest mistakes of each."""
+    if not rows:
+        return ""
     titles = [name for name in _SHOWN if any(name in row for row in rows)]
     table = [
         [f"{v:.4f}" if isinstance(v, float) else v for v in (row.get(name) for name in titles)]
@@ -145,18 +177,34 @@ def results_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(text)
 
 
-def write_results(rows: Sequence[dict[str, Any]], out_dir: str) -> list[str]:
-    """Writes `evaluation.csv` (the figures) and `evaluation.json` (all); returns their paths."""
-    details = ("classes", "confusion")
-    columns = list(dict.fromkeys(k for row in rows for k in row if k not in details))
+def write_results(
+    rows: Sequence[dict[str, Any]], out_dir: str, probes: Sequence[dict[str, Any]] = ()
+) -> list[str]:
+    """Writes `evaluation.csv` (the figures), `evaluation.json` (all), and likewise `probes.*`.
+
+    Args:
+      rows: see `evaluate_models`.
+      out_dir: folder to write to; made if it is not there.
+      probes: see `evaluate_probes`.
+
+    Returns:
+      The paths of what there was to write.
+    """
+    tf.io.gfile.makedirs(out_dir)
+    paths = []
+    for name, some in (("evaluation", rows), ("probes", probes)):
+        for suffix, text in (("csv", _csv(some)), ("json", json.dumps(some, indent=1))):
+            if some:
+                paths.append(os.path.join(out_dir, f"{name}.{suffix}"))
+                with tf.io.gfile.GFile(paths[-1], "w") as file:
+                    file.write(text)
+    return paths
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row if name not in _DETAILS))
     table = io.StringIO()
     writer = csv.DictWriter(table, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    tf.io.gfile.makedirs(out_dir)
-    contents = {"evaluation.csv": table.getvalue(), "evaluation.json": json.dumps(rows, indent=1)}
-    paths = [os.path.join(out_dir, name) for name in contents]
-    for path, content in zip(paths, contents.values(), strict=True):
-        with tf.io.gfile.GFile(path, "w") as file:
-            file.write(content)
-    return paths
+    return table.getvalue()
