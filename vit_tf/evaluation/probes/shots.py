@@ -23,7 +23,7 @@ def nested_shots(labels: np.ndarray, shots: Sequence[int], seed: int) -> dict[in
       For each number of shots the indices of its examples, class after class.
     """
     drawn = draw_per_class(labels, max(shots), seed)
-    of_class = np.unique_counts(labels[drawn]).counts
+    _, of_class = np.unique(labels[drawn], return_counts=True)
     # The place of each drawn example among those of its class.
     place = np.arange(len(drawn)) - np.repeat(np.cumsum(of_class) - of_class, of_class)
     return {k: drawn[place < k] for k in shots}
