@@ -12,6 +12,7 @@ from vit_tf.checkpoints import create_model, load_checkpoint, save_checkpoint
 from vit_tf.models.lora import LoRA
 from vit_tf.models.weight_names import weight_names
 from vit_tf.training import Classification, Ema, Estimator, Optimization, RunConfig
+from vit_tf.training.run_length import RunLength
 
 TINY = dict(image_size=8, patch_size=4, width=16, depth=1, num_heads=2, mlp_dim=32, pool="gap")
 EMA = Ema(decay=0.8, warmup=True)
@@ -141,6 +142,19 @@ def test_an_export_serves_the_same_logits_without_lora(make, eval_input, model_d
     shapes = [tuple(shape) for _, shape in variables if shape]
     assert not any("lora" in name for name, _ in variables)
     assert sum(map(np.prod, shapes)) < plain.count_params() + 100  # class names, counters
+
+
+def test_a_row_of_a_table_can_be_of_the_matrices_alone(base):
+    model = create_model("vit", base, **TINY, num_classes=10, lora=LoRA(rank=2))
+    optimization = Optimization(
+        learning_rate_table=((".*lora_kernel_b", 16.0), (".*", 1.0)),
+        weight_decay_table=((".*lora_kernel_.", 1.0), (".*", 0.0)),
+    )
+    optimization.build(model, RunLength(4))
+    assert "16  .*lora_kernel_b  4 weights" in optimization.describe()
+    assert "1  .*lora_kernel_.  8 weights" in optimization.describe()
+    frozen = {id(weight) for weight in optimization.frozen}
+    assert frozen == {id(weight) for weight in model.non_trainable_weights}
 
 
 @pytest.mark.parametrize("change", [{"alpha": 8}, {"rank": 3}])
