@@ -43,6 +43,7 @@ def folder(described, tmp_path_factory):
     return model_dir
 
 
+@pytest.mark.slow
 def test_a_run_its_export_and_its_file_answer_alike(described, folder, tmp_path):
     (of_run,) = load_models(**described, model_dirs=[folder], checkpoint="4")
     (saved,) = load_models(saved_models=[f"{folder}/export"])
@@ -57,6 +58,7 @@ def test_a_run_its_export_and_its_file_answer_alike(described, folder, tmp_path)
     assert of_run.name.endswith("step 4")
 
 
+@pytest.mark.slow
 def test_without_a_folder_weights_are_fresh(described, folder):
     (fresh,) = load_models(**described)
     (also,) = load_models(**described, model_dirs=[folder], checkpoint="none")

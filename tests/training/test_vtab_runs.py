@@ -131,6 +131,27 @@ def test_tasks_are_chosen_by_name_and_group():
     assert all(task.dataset in text for task in TASKS.values())
 
 
+@pytest.mark.parametrize(
+    ("preset", "steps", "batch_size", "warmup", "drops"),
+    [
+        ("vtab1k", 2500, 512, 0, (750, 1500, 2250)),
+        ("vtab1k_short", 1000, 64, 80, (300, 600, 900)),
+    ],
+)
+def test_presets_have_the_reference_s_schedules(preset, steps, batch_size, warmup, drops, tmp_path):
+    params = ["TASK = 'kitti_distance'", "NUM_CLASSES = 4", f"DATA_DIR = '{tmp_path}'"]
+    configuration.parse([f"gin/vtab/{preset}.gin"], params)
+    planned = train(mode="train", model_dir=None, only_plan=True)  # nothing is downloaded
+    gin.clear_config()
+    assert (planned.length.steps, planned.length.batch_size) == (steps, batch_size)
+    for step, rate in planned.rates.items():
+        divided = 0.01 * 0.1 ** sum(step >= drop for drop in drops)
+        assert rate == pytest.approx(divided * min(1.0, step / warmup if warmup else 1.0))
+    assert len({round(rate, 9) for rate in planned.rates.values()}) > 3  # every drop was seen
+    (data,) = (file for file in planned.missing if file.role == "data")
+    assert "tfds build kitti" in data.problem
+
+
 def train_here(vtab):
     """Trains the candidates in this process."""
     for run in vtab.sweep.runs:
