@@ -93,6 +93,7 @@ def test_the_optimizer_holds_two_slots_a_trained_weight_and_no_more(model_dir):
     assert len(slots) == 2 * (2 * 4 + 2)
 
 
+@pytest.mark.slow
 def test_a_run_in_parts_is_the_run_in_one_and_tells_what_it_trains(
     make, train_input, eval_input, model_dir, tmp_path, capsys
 ):
