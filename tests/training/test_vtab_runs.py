@@ -122,6 +122,20 @@ def test_without_a_grid_the_configuration_is_measured_as_it_is(make):
     assert "Optimization.learning_rate" not in run.values
 
 
+def test_missing_data_is_named_before_anything_starts(tmp_path):
+    data = tmp_path / "data"
+    tiny_vtab.write("dtd", data, sizes=SIZES)
+    params = [f"DATA_DIR = '{data}'"]
+    tasks = choose_tasks(["dtd", "kitti_distance", "dmlab"])
+    vtab = VTAB(tmp_path / "v", ["gin/vtab/vtab1k.gin"], params, tasks, GRID)
+    with pytest.raises(
+        FileNotFoundError, match="data of 2 tasks(?s:.*)tfds build dmlab(?s:.*)kitti"
+    ):
+        vtab.run()
+    gin.clear_config()
+    assert not (tmp_path / "v").exists()
+
+
 def test_tasks_are_chosen_by_name_and_group():
     assert len(choose_tasks([])) == 19
     assert [t.name for t in choose_tasks(["dtd", "specialized"])][:2] == ["dtd", "patch_camelyon"]

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from vit_tf.analysis.text_table import text_table
+from vit_tf.data.vtab_source import VTABSource
 from vit_tf.data.vtab_tasks import GROUPS, TASKS, VTABTask
+from vit_tf.training import configuration
 from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.sweeps.folder import DONE
 from vit_tf.training.sweeps.grid import SweepRun, grid_runs
@@ -84,7 +86,13 @@ class VTAB:
         Returns:
           The exit status, see `Sweep.run`. 0 after handing the candidates to a scheduler as well:
           the same call, once these are done, hands on the final runs.
+
+        Raises:
+          FileNotFoundError: if data sets are not there, naming all of them, before any run starts
+            (with a `template` the runs may find them elsewhere).
         """
+        if not how.get("template"):
+            self._check_data()
         status = self.sweep.run(**how, metric=METRIC) if self.sweep.runs else 0
         if status:
             return status
@@ -160,6 +168,23 @@ class VTAB:
         self._files.write_text("vtab.csv", table.getvalue())
         self._files.write_text("vtab.json", content)
         return [self._files.join("vtab.csv"), self._files.join("vtab.json")]
+
+    def _check_data(self) -> None:
+        configuration.parse(*self._gin)
+        data_dir = configuration.bound_value("VTABSource.data_dir")
+        given = {} if data_dir is None else {"data_dir": data_dir}
+        missing = {}
+        for task in self.tasks:
+            try:
+                VTABSource(task.name, "test", **given)
+            except FileNotFoundError:
+                missing[task.name] = task.build
+        if missing:
+            lines = "\n".join(f"  {name}: {build}" for name, build in missing.items())
+            raise FileNotFoundError(
+                f"{data_dir or 'the default data_dir'} lacks the data of {len(missing)} tasks; "
+                f"get it, or leave them out by --tasks:\n{lines}"
+            )
 
     def _candidates(self, task: VTABTask) -> list[SweepRun]:
         values = _values(task, "train800", "val200")
