@@ -14,14 +14,14 @@ from vit_tf.models import create_model, extract_features
 def extraction(data_dir: str) -> Callable[[int], dict[str, float]]:
     """What measures a round of `extraction_vs_inference`.
 
-    Both sides compute the same features of as many images in batches of the same size, traced
-    before. One reads, decodes and resizes them as it goes, the other has one batch in memory.
+    Both sides compute features of 128 images in batches of 32, traced before. One reads, decodes
+    and resizes them as it goes, the other has one batch in memory.
 
     Args:
       data_dir: shards of JPEG photographs, such as those of `benchmarks/input.py`.
     """
     model = create_model("vit_s16", num_classes=0, image_size=224)
-    source = TFDSSource(data_dir, "test[:256]")
+    source = TFDSSource(data_dir, "train[:128]")
     data = Input(source, model.preprocessing.ops, batch_size=32, training=False)
     extractor = Extractor(model, data, "pre_logits")
     images = next(iter(data()))["image"]

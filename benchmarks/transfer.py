@@ -15,7 +15,7 @@ all threads together, are kept beside them). Both sides may use all cores.
                      features and 10,000 test examples; against scikit-learn's
                      `KNeighborsClassifier(200, metric="cosine", algorithm="brute")` with the
                      probe's weights
-  extraction         features of 256 photographs by ViT-S/16 at 224, read, decoded and resized as it
+  extraction         features of 128 photographs by ViT-S/16 at 224, read, decoded and resized as it
                      goes, from shards of JPEG files (`--data_dir`; left out without); against the
                      same model on a batch in memory. The ratio is that of images a second
 

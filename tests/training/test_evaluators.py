@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import tensorflow as tf
-from processes import assert_same_run, rows, tensors
+from processes import assert_same_run, rows, run, start, tensors
 
 from vit_tf.data import Input, TFDSSource
 from vit_tf.evaluation import ProbeEvaluator, extract
@@ -282,6 +282,56 @@ def test_what_does_not_fit_is_refused_before_the_first_step(
         estimator.train(train_input)
     assert message in str(error.value)
     assert not tf.io.gfile.exists(str(tmp_path / "run" / "metrics.jsonl"))
+
+
+EVALUATORS = [
+    "run.evaluators = [@a/ProbeEvaluator, @b/ProbeEvaluator]",
+    "a/ProbeEvaluator.name = 'a'",
+    "b/ProbeEvaluator.name = 'b'",
+    "ProbeEvaluator.probe = @FewShotProbe()",
+    "FewShotProbe.shots = (1, 5)",
+    "ProbeEvaluator.train_input = @learn/Input()",
+    "ProbeEvaluator.test_input = @test/Input()",
+    "learn/Input.source = @learn/TFDSSource()",
+    "test/Input.source = @test/TFDSSource()",
+    "learn/TFDSSource.split = 'train[:200]'",
+    "test/TFDSSource.split = 'test[:100]'",
+    *(
+        binding
+        for scope in ("learn", "test")
+        for binding in (
+            f"{scope}/TFDSSource.data_dir = %DATA_DIR",
+            f"{scope}/Input.preprocess = '{OPS}'",
+            f"{scope}/Input.batch_size = 60",
+            f"{scope}/Input.training = False",
+        )
+    ),
+    "RunConfig.steps = 4",
+    "RunConfig.eval_interval = 2",
+]
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_midst_of_an_evaluation_runs_it_again_and_ends_as_one_that_was_not(
+    digits_dir, tmp_path
+):
+    killed = start(tmp_path / "run", digits_dir, *EVALUATORS, mode="train_and_eval")
+    for line in killed.stdout:
+        if line.startswith("a at step 2"):  # b is at work
+            killed.kill()
+            break
+    killed.wait()
+    assert [row["evaluator"] for row in probe_rows(tmp_path / "run")] == ["a"]
+    said = run(tmp_path / "run", digits_dir, *EVALUATORS, mode="train_and_eval")
+    lines = [line.split(":")[0] for line in said.splitlines() if " at step " in line]
+    assert lines == [
+        "b at step 2",
+        "evaluation at step 4",
+        "a at step 4",
+        "b at step 4",
+    ]
+    run(tmp_path / "whole", digits_dir, *EVALUATORS, mode="train_and_eval")
+    assert_same_run(tmp_path / "run", tmp_path / "whole", 4)
 
 
 def test_two_of_one_name_are_refused(make_estimator, make_evaluator, train_input):

@@ -18,6 +18,9 @@ from vit_tf.training.run_log import RunLog
 
 Weights = Callable[[], contextlib.AbstractContextManager]
 
+# Ends of names that are left out of the printed line.
+_BOUNDS = ("_low", "_high")
+
 
 class Evaluator(Protocol):
     """What `Estimator.evaluators` holds, such as a `vit_tf.evaluation.ProbeEvaluator`."""
@@ -128,11 +131,6 @@ def run_evaluator(
     """
     start = time.monotonic()
     result = evaluator(model, strategy, weights or contextlib.nullcontext)
-    if log.is_chief:
-        averaged = " (averaged weights)" if weights else ""
-        numbers = "  ".join(f"{name} {value:.4f}" for name, value in result.summary.items())
-        seconds = duration(time.monotonic() - start)
-        print(f"{evaluator.name} at step {step}{averaged}: {numbers}  in {seconds}", flush=True)
     probe = evaluator.probe.name
     log.write(
         "probe",
@@ -141,6 +139,15 @@ def run_evaluator(
         about={"evaluator": evaluator.name, "probe": probe},
         curves=f"{probe}/{evaluator.name}/",
     )
+    if log.is_chief:
+        averaged = " (averaged weights)" if weights else ""
+        numbers = "  ".join(
+            f"{name} {value:.4f}"
+            for name, value in result.summary.items()
+            if not name.endswith(_BOUNDS)
+        )
+        seconds = duration(time.monotonic() - start)
+        print(f"{evaluator.name} at step {step}{averaged}: {numbers}  in {seconds}", flush=True)
 
 
 def say_evaluation(
