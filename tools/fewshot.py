@@ -110,7 +110,7 @@ def _measure_all() -> None:
     """Measures every model on every data set, and writes the results after each."""
     import keras
 
-    from vit_tf.evaluation.probe_report import text_table
+    from vit_tf.evaluation.probe_report import results_table
     from vit_tf.evaluation.probe_study import measure
     from vit_tf.training.run import run  # noqa: F401, gin knows it then
 
@@ -127,7 +127,7 @@ def _measure_all() -> None:
             _write(measurements, baselines)
             seconds = time.monotonic() - start
             print(f"{study.data}, {subject.name}: {seconds:.1f} s", file=sys.stderr, flush=True)
-    print(text_table(measurements))
+    print(results_table(measurements))
     for note in notes:
         print(f"note: {note}")
     print(f"results: {_OUT_DIR.value}")

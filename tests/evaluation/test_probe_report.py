@@ -9,7 +9,7 @@ import pytest
 
 from vit_tf.evaluation.class_coverage import coverage_notes
 from vit_tf.evaluation.feature_set import FeatureSet
-from vit_tf.evaluation.probe_report import Measurement, csv_text, json_text, text_table
+from vit_tf.evaluation.probe_report import Measurement, csv_text, json_text, results_table
 from vit_tf.evaluation.probes import FewShotProbe, ProbeResult
 
 SHOTS = ProbeResult(
@@ -33,15 +33,13 @@ MEASUREMENTS = [
 
 
 def test_a_table_a_kind_of_probe_in_percent():
-    assert text_table(MEASUREMENTS) == "\n".join(
+    assert results_table(MEASUREMENTS) == "\n".join(
         [
             "few_shot  model            1_shot  5_shot",
-            "-----------------------------------------",
             "flowers   vit         40.0 ± 45.0    62.5",
             "flowers   pixels, 32  40.0 ± 45.0    62.5",
             "",
             "linear   model  accuracy  learning_rate",
-            "---------------------------------------",
             "flowers  vit        50.0         0.0001",
         ]
     )

@@ -29,6 +29,15 @@ def test_model_dir_of_another_model(make_estimator, train_input, tmp_path):
         other.train(train_input)
 
 
+@pytest.mark.parametrize(
+    ("text", "missing"), [('{"weights": {}}', "config"), ('{"weig', "JSON"), ("7", "JSON")]
+)
+def test_a_damaged_record_of_the_model_is_named(make_estimator, tmp_path, text, missing):
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"model\.json is damaged.*it has no {missing}\. Bring"):
+        make_estimator(tmp_path, steps=1).model  # noqa: B018
+
+
 def test_nan_loss_stops_and_names_the_last_good_checkpoint(make_estimator, tmp_path):
     bad_from = 6 * 16  # the seventh batch
 

@@ -8,7 +8,7 @@ def text_table(rows: Sequence[Sequence[object]]) -> str:
 
     Args:
       rows: of equal length, the column's titles first. None is shown as `-`; columns whose values
-        are all numbers or None are set flush right.
+        are all numbers (also `1.0 ± 0.1`) or None are set flush right.
 
     Returns:
       Lines without a last line break.
@@ -28,7 +28,8 @@ def text_table(rows: Sequence[Sequence[object]]) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.replace(",", "").removesuffix(" %"))
+        for part in text.replace(",", "").removesuffix(" %").split(" ± "):
+            float(part)
     except ValueError:
         return text == "-"
     return True

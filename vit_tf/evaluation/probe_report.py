@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 
+from vit_tf.analysis.text_table import text_table
 from vit_tf.evaluation.probes import ProbeResult
 
 # What a probe has chosen, beside shares in [0, 1].
@@ -35,7 +36,7 @@ class Measurement:
     test_examples: int
 
 
-def text_table(measurements: Sequence[Measurement]) -> str:
+def results_table(measurements: Sequence[Measurement]) -> str:
     """A table for each kind of probe, shares in percent.
 
     A figure with a confidence interval is followed by the interval's longer half.
@@ -49,7 +50,7 @@ def text_table(measurements: Sequence[Measurement]) -> str:
         lines = [[probe, "model", *names]]
         for m in of_probe:
             lines.append([m.data, m.model, *(_cell(m.result.summary, name) for name in names)])
-        tables.append(_aligned(lines))
+        tables.append(text_table(lines))
     return "\n\n".join(tables)
 
 
@@ -80,9 +81,9 @@ def _names(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _cell(summary: dict[str, float], name: str) -> str:
+def _cell(summary: dict[str, float], name: str) -> str | None:
     if name not in summary:
-        return ""
+        return None
     if name in _SETTINGS:
         return f"{summary[name]:g}"
     if f"{name}_low" not in summary:
@@ -90,16 +91,3 @@ def _cell(summary: dict[str, float], name: str) -> str:
     # The wider side: the other may end at 0 or 1.
     half = max(summary[f"{name}_high"] - summary[name], summary[name] - summary[f"{name}_low"])
     return f"{100 * summary[name]:.1f} ± {100 * half:.1f}"
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Lines with names to the left and figures to the right, under a ruled heading."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    texts = [
-        "  ".join(
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    return "\n".join([texts[0], "-" * max(map(len, texts)), *texts[1:]])

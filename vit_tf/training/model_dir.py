@@ -87,19 +87,17 @@ class ModelDir:
     @property
     def total_steps(self) -> int | None:
         """Length of the run as the trainer set it, or None if none has started."""
-        text = self.read_text("model.json")
-        return json.loads(text)["total_steps"] if text else None
+        return self._record("total_steps").get("total_steps")
 
     def check_model(self, model: keras.Model) -> None:
         """Finds whether the folder belongs to another model.
 
         Raises:
-          ValueError: if so, naming what differs first.
+          ValueError: if so, naming what differs first, or if its `model.json` is damaged.
         """
-        text = self.read_text("model.json")
-        if text is None:
+        old, new = self._record("weights", "config"), _identity(model)
+        if not old:
             return
-        old, new = json.loads(text), _identity(model)
         difference = _difference(old["weights"], new["weights"]) or ", ".join(
             f"{name} is {old['config'].get(name)!r} there and {value!r} here"
             for name, value in new["config"].items()
@@ -110,6 +108,24 @@ class ModelDir:
                 f"model_dir {self.path} belongs to another model: {difference}. Give this model "
                 "a --model_dir of its own, or delete that one to start over"
             )
+
+    def _record(self, *needed: str) -> dict[str, Any]:
+        """What the trainer wrote of the run's model; empty if none has started."""
+        text = self.read_text("model.json")
+        if text is None:
+            return {}
+        try:
+            record = json.loads(text)
+            missing = [name for name in needed if name not in record]
+        except (ValueError, TypeError):
+            missing = ["JSON"]
+        if missing:
+            raise ValueError(
+                f"{self.join('model.json')} is damaged or of another version: it has no "
+                f"{', no '.join(missing)}. Bring it back from a copy; or, if the folder is of the "
+                "model that is configured now, delete the file"
+            )
+        return record
 
     def find_checkpoint(self, which: str) -> str:
         """Path of `"latest"`, `"best"`, a step number, or a path that is passed through.
