@@ -20,6 +20,15 @@ from vit_tf.data.worker_streams import (
     check_choice,
 )
 
+# What reading and decoding raise; `Input.diagnose` then says which record was at fault.
+READ_ERRORS = (
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.UnknownError,
+)
+
 
 class Input:
     """Batches of preprocessed examples.

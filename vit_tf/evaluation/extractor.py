@@ -12,20 +12,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from vit_tf.data import Input
+from vit_tf.data.input import READ_ERRORS, Input
 from vit_tf.evaluation.feature_set import FeatureSet
 from vit_tf.evaluation.featurizers import Featurizer, as_featurizer
 
 # A bar appears when a pass takes longer, and only where a person looks at it.
 _BAR_AFTER_SECONDS = 3.0
-# What reading and decoding raise; the input is asked which record was at fault.
-_DATA_ERRORS = (
-    tf.errors.DataLossError,
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.UnknownError,
-)
 
 
 class FeatureBatch(NamedTuple):
@@ -199,7 +191,7 @@ class Extractor:
         """Turns an error of the input pipeline into one that names file and record."""
         try:
             yield
-        except _DATA_ERRORS as error:
+        except READ_ERRORS as error:
             diagnosis = self.data.diagnose(start_step, context)
             if diagnosis is None:
                 raise

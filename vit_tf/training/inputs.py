@@ -8,19 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from vit_tf.data.input import READ_ERRORS
 from vit_tf.training.preemption import sum_over_replicas
 from vit_tf.training.strategies import is_chief, num_workers, worker_context
 
 InputFn = Callable[..., tf.data.Dataset]
-
-# What reading and decoding raise; the input is asked which record was at fault.
-_DATA_ERRORS = (
-    tf.errors.DataLossError,
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.UnknownError,
-)
 
 
 def make_dataset(
@@ -134,7 +126,7 @@ def named_data_errors(
             "another worker stopped, and this one cannot go on without it; its own output says "
             "why. Start all workers again to go on from the last checkpoint"
         ) from error
-    except _DATA_ERRORS as error:
+    except READ_ERRORS as error:
         diagnose = getattr(input_fn, "diagnose", None)
         if diagnose is None:
             raise
