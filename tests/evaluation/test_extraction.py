@@ -10,6 +10,7 @@ from vit_tf.evaluation import extract
 from vit_tf.evaluation.extractor import Extractor
 from vit_tf.export import export_saved_model
 from vit_tf.models import create_model, extract_features
+from vit_tf.training.strategies import create_strategy
 
 OPS = "decode|resize(8)|value_range(-1, 1)"
 TINY = {
@@ -79,7 +80,7 @@ def test_it_says_what_the_split_is(extracted):
 
 
 def test_two_replicas_give_the_same_in_the_same_order(model, test_split, extracted):
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = create_strategy("mirrored")
     with strategy.scope():
         mirrored = make_model()
     assert all(
@@ -193,7 +194,7 @@ def test_a_saved_model_takes_the_encoded_images(model, test_split, extracted, tm
     with pytest.raises(ValueError, match="'pixels' go without a model"):
         extract(path, test_split, "pixels")
     with pytest.raises(ValueError, match="runs on one device"):
-        two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        two = create_strategy("mirrored")
         extract(path, test_split, "pre_logits", strategy=two)
 
 
