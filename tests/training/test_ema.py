@@ -79,6 +79,7 @@ def test_an_export_serves_the_averages(trained, eval_input, tmp_path):
     np.testing.assert_allclose(outputs["probabilities"][0], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_on_resumes_bit_for_bit(make_estimator, train_input, tmp_path):
     settings = dict(
         model={"depth": 1, "dropout": 0.1, "stochastic_depth": 0.2},

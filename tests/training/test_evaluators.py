@@ -123,6 +123,7 @@ def test_training_with_evaluators_gives_the_same_bits_as_without(
     assert probe_rows(tmp_path / "probed") == found
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_are_the_weights_of_the_step(
     make_estimator, make_evaluator, train_input, tmp_path
 ):
@@ -209,6 +210,7 @@ def test_an_evaluator_that_was_stopped_runs_on_resume_and_the_others_not_again(
     assert_same_run(tmp_path / "run", tmp_path / "whole", 4)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_preempted_at_its_end_evaluates_its_end(
     make_estimator, make_evaluator, train_input, tmp_path
 ):

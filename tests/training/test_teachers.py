@@ -404,6 +404,7 @@ class TestPlans:
 class TestRuns:
     """Whole training runs with a teacher."""
 
+    @pytest.mark.slow
     def test_two_devices_equal_one(self, train_input, tmp_path):
         def trained(strategy):
             task = TokenDistillation(make_distilled, Teacher(make_teacher))

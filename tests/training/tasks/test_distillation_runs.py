@@ -64,6 +64,7 @@ def test_a_distillation_token_learns_what_the_teacher_says(
     )
 
 
+@pytest.mark.slow
 def test_flexivit_is_distilled_the_same_on_two_devices_and_in_micro_batches(
     make_estimator, make_teacher, train_input, tmp_path
 ):

@@ -118,6 +118,7 @@ class TestRun:
         assert np.mean(of_sizes) == pytest.approx(values["accuracy"])
         assert values["top5_accuracy_patch4"] >= values["accuracy_patch4"]
 
+    @pytest.mark.slow
     def test_resumes_bit_for_bit(self, tmp_path, train_input):
         config = dict(strategy="cpu", steps=6, steps_per_loop=2, eval_interval=2)
 
