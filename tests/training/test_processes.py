@@ -107,15 +107,25 @@ def test_two_workers_agree_with_one_process(digits_dir, tmp_path):
         # Replicas draw masks of their own, so only without dropout are the numbers comparable.
         "create_model.dropout = 0.0",
         "create_model.stochastic_depth = 0.0",
+        "run.evaluators = [@probed/ProbeEvaluator]",
+        "probed/ProbeEvaluator.name = 'digits'",
+        "probed/ProbeEvaluator.probe = @KNNProbe()",
+        "probed/ProbeEvaluator.train_input = @eval/Input()",
+        "probed/ProbeEvaluator.test_input = @eval/Input()",
+        "KNNProbe.k = (10,)",
     ]
     one = tmp_path / "one"
     run(one, digits_dir, *settings, mode="train_and_eval")
     two = tmp_path / "two"
     outputs = _run_workers(two, digits_dir, settings)
     assert "loss" in outputs[0] and "loss" not in outputs[1]  # the chief alone reports
-    assert [row["kind"] for row in rows(one)] == [row["kind"] for row in rows(two)]
+    kinds = [row["kind"] for row in rows(one)]
+    assert kinds == [row["kind"] for row in rows(two)] and kinds.count("probe") == 2
     for first, second in zip(rows(one), rows(two), strict=True):
         assert first["step"] == second["step"]
+        if first["kind"] == "probe":  # of 360 examples one may fall to the other side
+            assert second["10_nn"] == pytest.approx(first["10_nn"], abs=2 / 360)
+            continue
         assert second["loss"] == pytest.approx(first["loss"], abs=1e-5)
         assert second.get("examples") == first.get("examples")
     left = [name for name in os.listdir(two) if "worker" in name]

@@ -10,6 +10,7 @@ not augment.
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 SPLITS = ("train800", "val200", "train800val200", "test")
@@ -45,7 +46,7 @@ def binned(feature: str, values: int, classes: int) -> LabelMap:
     The quotient is that of float32, as in the reference: 40 orientations in 16 classes are bins of
     two or three.
     """
-    width = tf.cast(values / classes, tf.float32)
+    width = np.float32(values / classes)
 
     def label(features: Features) -> tf.Tensor:
         return tf.cast(tf.math.floordiv(tf.cast(features[feature], tf.float32), width), tf.int64)
