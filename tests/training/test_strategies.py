@@ -95,6 +95,13 @@ def test_auto_takes_the_best_that_is_there(monkeypatch, tpus, gpus, workers, kin
     assert strategies._detect(None) == kind
 
 
+def test_a_cluster_of_one_worker_is_this_machine(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["host0:1"]}}))
+    strategy = create_strategy("multi_worker")
+    assert strategy.num_replicas_in_sync == strategies.num_workers(strategy) == 1
+    assert not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def test_bfloat16_is_the_default_on_tpus_alone():
     assert RunConfig().dtype_policy(tpu=True) == "mixed_bfloat16"
     assert RunConfig().dtype_policy(tpu=False) == "float32"

@@ -29,8 +29,8 @@ def create_strategy(
 
     Args:
       name: `"cpu"` (one device), `"mirrored"` (all GPUs, or all CPU devices where there is no
-        GPU), `"multi_worker"` (the cluster of `TF_CONFIG`), `"tpu"`, or `"auto"`: the first of
-        TPU, workers, several GPUs, one GPU, CPU that is there.
+        GPU), `"multi_worker"` (the cluster of `TF_CONFIG`; of one worker, it is `"auto"`),
+        `"tpu"`, or `"auto"`: the first of TPU, workers, several GPUs, one GPU, CPU that is there.
       tpu: name or address of the TPU; `"local"` on a TPU VM. Default: `TPU_NAME`, else local.
       virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
       tpu_zone: Compute Engine zone of a TPU that is given by name. Default: this machine's.
@@ -54,13 +54,15 @@ def create_strategy(
         )
     if virtual_cpus:
         _split_cpu(virtual_cpus)
+    if name == "multi_worker" and not _cluster_size():
+        raise ValueError(_TF_CONFIG_HELP + f"it is {os.environ.get('TF_CONFIG', 'not set')}")
+    if name == "multi_worker" and _cluster_size() == 1:
+        name = "auto"  # with one worker TensorFlow's own strategy cannot trace the step
     if name == "auto":
         name = _detect(tpu)
     if name == "tpu":
         return _tpu_strategy(tpu, place)
     if name == "multi_worker":
-        if not _cluster_size():
-            raise ValueError(_TF_CONFIG_HELP + f"it is {os.environ.get('TF_CONFIG', 'not set')}")
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "mirrored":
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
