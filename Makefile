@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
-	benchmark-transfer model-table lint format clean
+	benchmark-transfer benchmark-remat model-table lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 19
@@ -45,6 +45,9 @@ benchmark-transfer: $(STAMP)  ## the speed of probes and of feature extraction: 
 
 benchmark-memory: $(STAMP)  ## the input's memory over epochs, with a window of 50,000 records
 	$(BIN)/python benchmarks/input_memory.py
+
+benchmark-remat: $(STAMP)  ## peak memory of training under each policy of rematerialisation
+	$(BIN)/python benchmarks/remat.py
 
 lint: $(STAMP)  ## ruff: format and rules
 	$(BIN)/ruff format --check .
