@@ -17,7 +17,7 @@ import tensorflow as tf
 from vit_tf.data.digits import digits_collection
 from vit_tf.data.input import Input
 from vit_tf.data.tfds_source import TFDSSource
-from vit_tf.export import export_saved_model, saved_model
+from vit_tf.export import export_saved_model, serving_module
 from vit_tf.models import create_model, extract_features
 from vit_tf.training import Classification
 
@@ -154,7 +154,7 @@ def mirrored_pixels(serving, pixels):
 @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
 def half_embedding(self, image_bytes):
     images = self._map(self._preprocess.image_from_bytes, image_bytes)
-    return {"pre_logits": 0.5 * saved_model.embedding(self.model, images)["pre_logits"]}
+    return {"pre_logits": 0.5 * serving_module.embedding(self.model, images)["pre_logits"]}
 
 
 def all_named_7(serving, images):
@@ -184,7 +184,7 @@ def top_of(serving, outputs):
 def test_a_served_model_that_differs_is_not_published(
     model, predict, eval_input, tmp_path, monkeypatch, method, replacement, message
 ):
-    monkeypatch.setattr(saved_model.ServingModule, method, replacement)
+    monkeypatch.setattr(serving_module.ServingModule, method, replacement)
     with pytest.raises(RuntimeError, match=message):
         export_saved_model(model, predict, eval_input, NAMES, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
