@@ -4,6 +4,16 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+EXTRAS = {
+    "beam": ["apache-beam>=2.77,<3"],  # shards written by more than one machine
+    "demo": ["gradio>=6,<7"],  # tools/demo.py
+    "litert": ["ai-edge-litert>=2.1"],
+    "onnx": ["onnx", "onnxruntime", "tf2onnx>=1.17"],
+    "openvino": ["openvino>=2026.1"],
+    "quickstart": ["scikit-learn"],  # the bundled handwritten digits
+    "serving": ["tensorflow-serving-api>=2.20,<2.21"],  # clients and warm-up requests
+}
+
 setup(
     name="vit_tf",
     version="0.1.0",
@@ -33,15 +43,14 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "beam": ["apache-beam>=2.77,<3"],  # shards written by more than one machine
-        "quickstart": ["scikit-learn"],  # the bundled handwritten digits
+        **EXTRAS,
         "dev": [
-            "apache-beam>=2.77,<3",
+            *(requirement for extra in EXTRAS.values() for requirement in extra),
             "hypothesis",
+            "playwright",  # drives the browser in the test of the demo
             "pytest",
             "pytest-xdist",
             "ruff",
-            "scikit-learn",
         ],
     },
 )
