@@ -137,6 +137,7 @@ def _subjects() -> list[Any]:
     """The models that the flags name, then the baselines."""
     from vit_tf.evaluation.probe_study import Subject, fresh_subjects
     from vit_tf.export.saved_keras import keras_model_of, model_card
+    from vit_tf.export.saved_model_folder import find_saved_model
     from vit_tf.training import configuration
     from vit_tf.training.named_models import load_models
 
@@ -160,7 +161,7 @@ def _subjects() -> list[Any]:
         subjects += models
     for folder in _SAVED_MODEL.value:
         # It preprocesses records itself; an input needs some size.
-        subjects.append(Subject(folder, _newest(folder), "decode|resize(32)"))
+        subjects.append(Subject(folder, find_saved_model(folder), "decode|resize(32)"))
         if "random" in _BASELINES.value:
             card = model_card(folder)
             models.append(Subject(folder, keras_model_of(card), card["preprocess"]))
@@ -174,16 +175,6 @@ def _subjects() -> list[Any]:
             "run, --saved_model, or --baselines=pixels"
         )
     return subjects
-
-
-def _newest(folder: str) -> str:
-    """The folder of a SavedModel: the one given, or the newest of its numbered ones."""
-    import tensorflow as tf
-
-    from vit_tf.export.saved_keras import model_card
-
-    given = tf.io.gfile.exists(os.path.join(folder, "saved_model.pb"))
-    return folder if given else model_card(folder)["folder"]
 
 
 def _studies() -> list[Any]:

@@ -1,4 +1,4 @@
-r"""Classifies images with an exported SavedModel; needs TensorFlow alone, not vit_tf.
+r"""Classifies images with an exported SavedModel.
 
   python tools/predict.py --saved_model=runs/quickstart/export photo.jpg more_photos/
 
@@ -34,31 +34,6 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "images in a batch", lower_
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 Row = tuple[Path, list[tuple[str, float]]]
-
-
-def find_saved_model(folder: str) -> str:
-    """Returns the folder of a SavedModel: the one given, or the newest of its numbered ones.
-
-    Raises:
-      FileNotFoundError: if there is none.
-    """
-    import tensorflow as tf
-
-    def is_saved_model(*names: str) -> bool:
-        return tf.io.gfile.exists(os.path.join(folder, *names, "saved_model.pb"))
-
-    if is_saved_model():
-        return folder
-    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-    numbers = [int(name.strip("/")) for name in names if name.strip("/").isdigit()]
-    numbers = [number for number in numbers if is_saved_model(str(number))]
-    if not numbers:
-        raise FileNotFoundError(
-            f"no SavedModel in {folder}; write one with python tools/train.py --mode=export"
-        )
-    newest = os.path.join(folder, str(max(numbers)))
-    print(f"SavedModel: {newest}, the newest of {len(numbers)}", file=sys.stderr)
-    return newest
 
 
 def list_images(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -139,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     images, problems = list_images(argv[1:])
     try:
-        signature = _load(find_saved_model(_SAVED_MODEL.value))
+        signature = _load(_SAVED_MODEL.value)
         named = signature.structured_outputs["top_names"].shape[-1]
         if _TOP_K.value > named:
             print(
@@ -156,9 +131,14 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(1 if problems else 0)
 
 
-def _load(saved_model: str) -> Callable[..., dict[str, Any]]:
+def _load(folder: str) -> Callable[..., dict[str, Any]]:
     import tensorflow as tf
 
+    from vit_tf.export.saved_model_folder import find_saved_model
+
+    saved_model = find_saved_model(folder)
+    if saved_model != folder:
+        print(f"SavedModel: {saved_model}, the newest", file=sys.stderr)
     return tf.saved_model.load(saved_model).signatures["serving_default"]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vit_tf.export.saved_model_folder import find_saved_model
 from vit_tf.models.registry import registered
 from vit_tf.models.weight_names import weight_names
 
@@ -23,15 +24,13 @@ def model_card(folder: str) -> dict[str, Any]:
     Raises:
       FileNotFoundError: if it is no SavedModel that `export_saved_model` wrote.
     """
-    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-    numbers = sorted(int(name.strip("/")) for name in names if name.strip("/").isdigit())
-    for place in [folder, *(os.path.join(folder, str(number)) for number in reversed(numbers))]:
-        path = os.path.join(place, "assets.extra", "model_card.json")
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                return {**json.loads(file.read()), "folder": place}
+    place = find_saved_model(folder)
+    path = os.path.join(place, "assets.extra", "model_card.json")
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            return {**json.loads(file.read()), "folder": place}
     raise FileNotFoundError(
-        f"{folder} is no SavedModel of tools/train.py --mode=export: it has no "
+        f"{place} is no SavedModel of tools/train.py --mode=export: it has no "
         "assets.extra/model_card.json"
     )
 
