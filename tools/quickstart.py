@@ -19,11 +19,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's greetings, in
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GIN_FILE = _ROOT / "gin" / "quickstart.gin"
-# Runs a tool in a process in which `import vit_tf` fails, as on a machine that only serves.
-_WITHOUT_VIT_TF = (
-    "import runpy, sys; sys.modules['vit_tf'] = None; sys.argv = sys.argv[1:]; "
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 
 
 def main() -> None:
@@ -62,7 +57,7 @@ def main() -> None:
     _run("train.py", *train, "--mode=export")
     saved_model = max((out / "export").glob("[0-9]*"), key=lambda path: int(path.name))
 
-    _say("4/4  the SavedModel classifies the test images, in a process without vit_tf")
+    _say("4/4  the SavedModel classifies the test images")
     images = _write_test_images(out / "test_images")
     rows = _classify(f"--saved_model={saved_model}", str(images), "--format=jsonl")
     right = sum(Path(row["file"]).parent.name == row["classes"][0][0] for row in rows)
@@ -86,7 +81,7 @@ def main() -> None:
 Done in {time.monotonic() - start:.0f} s.
   test accuracy     {100 * evaluation["accuracy"]:.2f} % of {evaluation["examples"]} images, \
 after {evaluation["step"]} steps
-  served accuracy   {100 * right / len(rows):.2f} %, SavedModel in a process without vit_tf
+  served accuracy   {100 * right / len(rows):.2f} %, by the SavedModel
   checkpoints       {out}/checkpoints   (best: {out}/best)
   logs              {out}/metrics.jsonl, {out}/tensorboard
   pictures          {out}/pictures/predictions.png, {out}/pictures/learning_curve.png
@@ -148,11 +143,9 @@ def _run(tool: str, *arguments: str) -> None:
 
 
 def _classify(*arguments: str) -> list[dict]:
-    python, *tool = _command("predict.py", *arguments)
-    print(f"$ {_shell([python, *tool])}", flush=True)
-    done = subprocess.run(
-        [python, "-c", _WITHOUT_VIT_TF, *tool], stdout=subprocess.PIPE, text=True, check=False
-    )
+    command = _command("predict.py", *arguments)
+    print(f"$ {_shell(command)}", flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         sys.exit(done.returncode)
     return [json.loads(line) for line in done.stdout.splitlines()]
