@@ -82,26 +82,18 @@ def _classify_batch(
     batch: Sequence[tuple[Path, bytes]],
     problems: list[str],
 ) -> Iterator[Row]:
-    """Classifies a batch; one that holds a damaged image, each image alone."""
+    """Classifies a batch."""
     import tensorflow as tf
 
     if not batch:
         return
     images, contents = zip(*batch, strict=True)
-    try:
-        outputs = signature(image_bytes=tf.constant(contents))
-    except tf.errors.InvalidArgumentError:
-        if len(batch) > 1:
-            for item in batch:
-                yield from _classify_batch(signature, [item], problems)
-        else:
-            problems.append(
-                f"{images[0]} cannot be decoded ({len(contents[0])} bytes): not an image, or "
-                "damaged"
-            )
-        return
-    names, values = outputs["top_names"].numpy(), outputs["top_probabilities"].numpy()
-    for image, row_names, row_values in zip(images, names, values, strict=True):
+    outputs = signature(image_bytes=tf.constant(contents))
+    rows = (outputs[name].numpy() for name in ("top_names", "top_probabilities", "error"))
+    for image, row_names, row_values, error in zip(images, *rows, strict=True):
+        if error:
+            problems.append(f"{image}: {error.decode()}")
+            continue
         pairs = zip(row_names, row_values, strict=True)
         yield image, [(name.decode(), float(value)) for name, value in pairs]
 

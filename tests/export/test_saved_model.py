@@ -262,8 +262,8 @@ def test_predict_classifies_what_it_can_and_lists_the_rest(exported, tmp_path):
         f"SavedModel: {exported}, the newest",
         "--top_k=7: the SavedModel names the 5 likeliest classes",
         "error: no such file or folder: missing.png",
-        f"error: {tmp_path}/b.png cannot be decoded (8 bytes): not an image, or damaged",
-        f"error: {tmp_path}/empty.png cannot be decoded (0 bytes): not an image, or damaged",
+        f"error: {tmp_path}/b.png: not a JPEG, PNG, WebP, GIF or BMP (8 bytes)",
+        f"error: {tmp_path}/empty.png: the image is empty",
     ]
 
 

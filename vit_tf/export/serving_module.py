@@ -6,13 +6,27 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vit_tf.export.attention import attention as attention_of
+from vit_tf.export.attention import check_attention
+from vit_tf.export.row_errors import (
+    blank_failed,
+    describe_examples,
+    describe_images,
+    map_rows,
+    parse_example,
+)
 from vit_tf.models.features import extract_features
 
-_EMBEDDING = "pre_logits"
+_EMBEDDING, _TOKENS = "pre_logits", "encoded"
+
+Outputs = dict[str, tf.Tensor]
 
 
 class ServingModule(tf.Module):
     """A model together with its preprocessing and class names.
+
+    An image that cannot be read costs no more than its own row: `error` says why, and the row's
+    numbers are 0, its ids -1 and its names `""`.
 
     Args:
       model: the model, whose variables go into the SavedModel.
@@ -21,58 +35,132 @@ class ServingModule(tf.Module):
       preprocess: evaluation's `vit_tf.data.Preprocess`.
       class_names: a name a class.
       top_k: how many classes to name.
+      attention: what the signature `attention` gives, out of `"rollout"` and `"maps"`; see
+        `vit_tf.export.attention`. There is no such signature if it is empty.
+
+    Raises:
+      ValueError: the attention is unknown, or the model has none.
     """
 
     def __init__(
         self,
         model: keras.Model,
-        predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+        predict: Callable[[tf.Tensor], Outputs],
         preprocess: Any,
         class_names: Sequence[str],
         top_k: int = 5,
+        attention: Sequence[str] = (),
     ):
         super().__init__()
+        check_attention(model, attention)
         self.model = model
-        self._predict = predict
         self._preprocess = preprocess
         self.class_names = tf.Variable(list(class_names), trainable=False, dtype=tf.string)
         self._top_k = min(top_k, len(class_names))
-        self._shape = preprocess.image_shape
-        pixels = tf.TensorSpec([None, None, None, self._shape[-1]], tf.uint8, name="images")
-        self.classify_images = tf.function(self._classify_images, input_signature=[pixels])
+        self._attention = tuple(attention)
+        self._images = tf.TensorSpec([None, *preprocess.image_shape], tf.float32, name="images")
+        # What several signatures do is one function each, so that they share its graph.
+        strings = tf.TensorSpec([None], tf.string)
+        self._predict = tf.function(predict, input_signature=[self._images])
+        self._read = tf.function(self._read_images, input_signature=[strings])
+        self._explain = tf.function(
+            lambda encoded: describe_images(encoded, str(preprocess)), input_signature=[strings]
+        )
 
     @property
     def embeds(self) -> bool:
         """Whether the model has a feature vector to give, as those of `create_model` do."""
         return _EMBEDDING in getattr(self.model, "intermediate_names", ())
 
-    def signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
-        """The functions to serve by name."""
-        functions = {"serving_default": self.classify, "image": self.classify_images}
-        return {**functions, "embed": self.embed} if self.embeds else functions
+    def signatures(self) -> dict[str, Callable[..., Outputs]]:
+        """The functions to serve by name.
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def classify(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Classifies encoded images (JPEG, PNG, ...), each of any size."""
-        images = self._map(self._preprocess.image_from_bytes, image_bytes)
-        return self._outputs(images)
+        `serving_default` and `classify`, `tf_example`, `preprocess`, of models of `create_model`
+        `embed`, and `attention` if it was asked for, take strings [batch]; `image`, `image_float`
+        and `model` take `images`. Each is described at the method of its name.
+        """
+        encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
+        examples = tf.TensorSpec([None], tf.string, name="examples")
+        any_size = [None, None, None, self._images.shape[-1]]
+        pixels = tf.TensorSpec(any_size, tf.uint8, name="images")
+        floats = tf.TensorSpec(any_size, tf.float32, name="images")
+        classify = _function(self.classify, encoded)
+        functions = {
+            "serving_default": classify,
+            "classify": classify,
+            "image": _function(self._classify_images, pixels),
+            "image_float": _function(self._classify_images, floats),
+            "tf_example": _function(self.classify_examples, examples),
+            "preprocess": _function(self.preprocess, encoded),
+            "model": _function(lambda images: self._predict(images), self._images),
+        }
+        if self.embeds:
+            functions["embed"] = _function(self.embed, encoded)
+        if self._attention:
+            functions["attention"] = _function(self.attention, encoded)
+        return functions
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
-    def embed(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Feature vectors of encoded images, `"pre_logits"` float32 [batch, width]."""
-        return embedding(self.model, self._map(self._preprocess.image_from_bytes, image_bytes))
+    def classify(self, image_bytes: tf.Tensor) -> Outputs:
+        """Classifies encoded images (JPEG, PNG, ...), string [batch], each of any size.
 
-    def _classify_images(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        Returns:
+          `logits` and `probabilities` float32 [batch, classes]; of the likeliest classes `top_ids`
+          int32, `top_probabilities` float32 and `top_names` string [batch, k]; `error` string
+          [batch].
+        """
+        return self._on_encoded(self._outputs, image_bytes)
+
+    def embed(self, image_bytes: tf.Tensor) -> Outputs:
+        """Feature vectors of encoded images; see `embedding`; and `error`."""
+        return self._on_encoded(lambda images: embedding(self.model, images), image_bytes)
+
+    def attention(self, image_bytes: tf.Tensor) -> Outputs:
+        """Attention over encoded images; see `vit_tf.export.attention.attention`; and `error`."""
+        return self._on_encoded(
+            lambda images: attention_of(self.model, images, self._attention), image_bytes
+        )
+
+    def preprocess(self, image_bytes: tf.Tensor) -> Outputs:
+        """What the model gets of encoded images: `images` [batch, height, width, channels]."""
+        return self._on_encoded(lambda images: {"images": images}, image_bytes)
+
+    def classify_examples(self, examples: tf.Tensor) -> Outputs:
+        """Like `classify` for serialized `tf.train.Example`s, the image in `image/encoded`."""
+        encoded, unparsed = map_rows(parse_example, examples, tf.TensorSpec([], tf.string))
+        images, failed = self._read(encoded)
+        return blank_failed(
+            self._outputs(images),
+            failed,
+            lambda: describe_examples(
+                examples[failed], unparsed[failed], self._explain(encoded[failed])
+            ),
+        )
+
+    def _classify_images(self, images: tf.Tensor) -> Outputs:
         """Classifies decoded images [batch, height, width, channels], values 0 to 255."""
         return self._outputs(self._map(self._preprocess.image_from_pixels, images))
 
-    def _map(self, function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
-        images = tf.map_fn(
-            function, inputs, fn_output_signature=tf.TensorSpec(self._shape, tf.float32)
-        )
-        return tf.ensure_shape(images, [None, *self._shape])
+    def _on_encoded(
+        self, function: Callable[[tf.Tensor], Outputs], image_bytes: tf.Tensor
+    ) -> Outputs:
+        """What a function of preprocessed images makes of encoded ones, and `error`."""
+        images, failed = self._read(image_bytes)
+        return blank_failed(function(images), failed, lambda: self._explain(image_bytes[failed]))
 
-    def _outputs(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _read_images(self, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Preprocessed images, and which could not be read."""
+        return map_rows(self._preprocess.image_from_bytes, encoded, self._image)
+
+    def _map(self, function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
+        images = tf.map_fn(function, inputs, fn_output_signature=self._image)
+        return tf.ensure_shape(images, self._images.shape)
+
+    @property
+    def _image(self) -> tf.TensorSpec:
+        """One of the model's images."""
+        return tf.TensorSpec(self._images.shape[1:], tf.float32)
+
+    def _outputs(self, images: tf.Tensor) -> Outputs:
         outputs = self._predict(images)
         top = tf.math.top_k(outputs["probabilities"], self._top_k)
         return {
@@ -83,13 +171,34 @@ class ServingModule(tf.Module):
         }
 
 
-def embedding(model: keras.Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """What enters a model's head, `"pre_logits"` float32 [batch, width].
+def embedding(model: keras.Model, images: tf.Tensor) -> Outputs:
+    """What enters a model's head, and its last tokens.
 
     Args:
       model: of `create_model`; one without pooling has its vectors averaged.
       images: [batch, height, width, channels], preprocessed.
+
+    Returns:
+      `"pre_logits"` float32 [batch, width] and, of a model that has them, `"tokens"` float32
+      [batch, tokens, width]: its `encoded`.
     """
-    values = tf.cast(extract_features(model, images, _EMBEDDING)[_EMBEDDING], tf.float32)
+    named = [name for name in (_EMBEDDING, _TOKENS) if name in model.intermediate_names]
+    features = {
+        name: tf.cast(values, tf.float32)
+        for name, values in extract_features(model, images, named).items()
+    }
+    outputs = {_EMBEDDING: _vectors(features[_EMBEDDING])}
+    if _TOKENS in features and features[_TOKENS].shape.rank == 3:
+        outputs["tokens"] = features[_TOKENS]
+    return outputs
+
+
+def _vectors(values: tf.Tensor) -> tf.Tensor:
     between = list(range(1, values.shape.rank - 1))
-    return {_EMBEDDING: tf.reduce_mean(values, axis=between) if between else values}
+    return tf.reduce_mean(values, axis=between) if between else values
+
+
+def _function(
+    method: Callable[[tf.Tensor], Outputs], spec: tf.TensorSpec
+) -> Callable[..., Outputs]:
+    return tf.function(method, input_signature=[spec])

@@ -1,0 +1,72 @@
+"""The attention that a SavedModel serves when it is asked for: all layers' maps, their rollout."""
+
+import difflib
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from vit_tf.analysis.attention_rollout import attention_rollout, rollout_map
+from vit_tf.models.features import extract_features
+
+ATTENTION = ("rollout", "maps")
+
+
+def check_attention(model: keras.Model, kinds: Sequence[str]) -> None:
+    """Raises ValueError for an unknown kind of attention, and for a model that has none.
+
+    Args:
+      model: whose attention is wanted.
+      kinds: out of `ATTENTION`.
+    """
+    for kind in kinds:
+        if kind not in ATTENTION:
+            close = difflib.get_close_matches(kind, ATTENTION, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"attention {kind!r} is unknown; there are {' and '.join(map(repr, ATTENTION))}."
+                + hint
+            )
+    if kinds and not attention_layers(model):
+        name = getattr(model, "variant", None) or type(model).__name__
+        raise ValueError(
+            f"the model {name} has no attention between tokens, so {' and '.join(kinds)} cannot be "
+            "served; export it without attention"
+        )
+
+
+def attention_layers(model: keras.Model) -> list[str]:
+    """Names of the intermediates that hold self-attention weights, from the first block on."""
+    names = getattr(model, "intermediate_names", ())
+    return [n for n in names if n.startswith("block") and n.endswith("/attn_weights")]
+
+
+def attention(
+    model: keras.Model, images: tf.Tensor, kinds: Sequence[str] = ATTENTION
+) -> dict[str, tf.Tensor]:
+    """Attention of a model of this package that has attention.
+
+    Args:
+      model: the model.
+      images: [batch, height, width, channels], preprocessed.
+      kinds: what to give, out of `ATTENTION`.
+
+    Returns:
+      `"rollout"`: float32 [batch, rows, columns] of patches, see `rollout_map`; `"maps"`: float32
+      [batch, layers, heads, queries, keys].
+    """
+    names = attention_layers(model)
+    weights = extract_features(model, images, names)
+    layers = [tf.cast(weights[name], tf.float32) for name in names]
+    outputs = {}
+    if "rollout" in kinds:
+        class_tokens = model.num_prefix_tokens
+        outputs["rollout"] = rollout_map(
+            attention_rollout(layers)[-1],
+            model.grid_size,
+            class_tokens,
+            class_tokens + model.num_registers,
+        )
+    if "maps" in kinds:
+        outputs["maps"] = tf.stack(layers, axis=1)
+    return outputs
