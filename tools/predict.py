@@ -1,154 +1,132 @@
-r"""Classifies images with an exported SavedModel.
+r"""Classifies images: files, folders and patterns, with an export, a run, a model or a server.
 
-  python tools/predict.py --saved_model=runs/quickstart/export photo.jpg more_photos/
+  python tools/predict.py --saved_model=runs/quickstart/export photo.jpg more_photos/ 'x/**/*.png'
+  python tools/predict.py --model=vit_b16 --weights=augreg_in21k+in1k_224 \
+      --class_names=imagenet.txt photo.jpg
+  python tools/predict.py --gin_file=gin/recipes/cifar10.gin --model_dir=runs/cifar10 \
+      --checkpoint=best photos/
+  python tools/predict.py --server=grpc://localhost:8500 photo.jpg       or http://localhost:8501
 
-Arguments are images (JPEG, PNG, ...) and folders of them. Prints a table, or with --format=csv or
---format=jsonl what a program reads: file, classes and probabilities, the likeliest first. Files
-that cannot be classified are listed at the end on stderr, with exit status 1; the others are
-classified.
+Prints a table, or with --format=csv or --format=jsonl what a program reads: file, classes and
+probabilities, the likeliest first. --attention=FOLDER writes a PNG an image: what the model saw,
+and beside it where it looked (attention rollout; of an export that was asked for it).
+
+Files that cannot be classified are listed at the end on stderr, with exit status 1; the others are
+classified. VIT_TF_TRACEBACK=1 in the environment shows where an error was raised.
 """
 
-import csv
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
-from absl import app, flags
+from absl import app, flags, logging
 
 _SAVED_MODEL = flags.DEFINE_string(
-    "saved_model",
-    None,
-    "folder of the SavedModel, or of numbered ones, of which the newest is taken",
-    required=True,
+    "saved_model", None, "folder of a SavedModel, or of numbered ones: then the newest"
+)
+_SERVER = flags.DEFINE_string(
+    "server", None, "address of a TensorFlow Serving: grpc://host:8500 or http://host:8501"
+)
+_SERVED_MODEL = flags.DEFINE_string("served_model", "model", "the model's name at the server")
+_SERVED_VERSION = flags.DEFINE_string(
+    "served_version", None, "number or label of its version at the server [the newest]"
+)
+_MODEL = flags.DEFINE_string("model", None, "name of a model, such as vit_b16")
+_WEIGHTS = flags.DEFINE_string("weights", None, "of --model: a tag or a file")
+_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "describes the run; several times")
+_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
+_MODEL_DIR = flags.DEFINE_string("model_dir", None, "folder of a run")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "of the run: latest, best, step, path")
+_CLASS_NAMES = flags.DEFINE_string(
+    "class_names", None, "file with a class name a line, for --model or --model_dir"
 )
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "jsonl"], "what to print")
 _TOP_K = flags.DEFINE_integer("top_k", 3, "classes to print for an image", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "images in a batch", lower_bound=1)
+_ATTENTION = flags.DEFINE_string("attention", None, "folder for pictures of the attention")
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-
-Row = tuple[Path, list[tuple[str, float]]]
-
-
-def list_images(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Returns the files that arguments name, folders in sorted order, and what is not there."""
-    images: list[Path] = []
-    problems: list[str] = []
-    for argument in map(Path, arguments):
-        if argument.is_dir():
-            found = sorted(p for p in argument.rglob("*") if p.suffix.lower() in _SUFFIXES)
-            images.extend(found)
-            if not found:
-                problems.append(f"no image ({', '.join(_SUFFIXES)}) in {argument}")
-        elif argument.exists():
-            images.append(argument)
-        else:
-            problems.append(f"no such file or folder: {argument}")
-    return images, problems
-
-
-def classify(
-    signature: Callable[..., dict[str, Any]],
-    images: Sequence[Path],
-    batch_size: int,
-    problems: list[str],
-) -> Iterator[Row]:
-    """Yields each image with its classes and probabilities, the likeliest first.
-
-    Args:
-      signature: `serving_default` of the SavedModel.
-      images: files to classify.
-      batch_size: how many at a time.
-      problems: gets a sentence for each file that cannot be classified.
-    """
-    for first in range(0, len(images), batch_size):
-        batch = []
-        for image in images[first : first + batch_size]:
-            try:
-                batch.append((image, image.read_bytes()))
-            except OSError as error:
-                problems.append(f"{image} cannot be read: {error.strerror}")
-        yield from _classify_batch(signature, batch, problems)
-
-
-def _classify_batch(
-    signature: Callable[..., dict[str, Any]],
-    batch: Sequence[tuple[Path, bytes]],
-    problems: list[str],
-) -> Iterator[Row]:
-    """Classifies a batch."""
-    import tensorflow as tf
-
-    if not batch:
-        return
-    images, contents = zip(*batch, strict=True)
-    outputs = signature(image_bytes=tf.constant(contents))
-    rows = (outputs[name].numpy() for name in ("top_names", "top_probabilities", "error"))
-    for image, row_names, row_values, error in zip(images, *rows, strict=True):
-        if error:
-            problems.append(f"{image}: {error.decode()}")
-            continue
-        pairs = zip(row_names, row_values, strict=True)
-        yield image, [(name.decode(), float(value)) for name, value in pairs]
+_MANY = 1000  # images whose progress is said even where nobody watches
 
 
 def main(argv: Sequence[str]) -> None:
     """Prints the classes of the images that the arguments name."""
     if len(argv) < 2:
         raise app.UsageError("name images or folders to classify")
+    logging.set_verbosity(logging.WARNING)
     # A reader that has seen enough, such as `head`, ends this program as it ends others.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    import tensorflow as tf
+
+    from vit_tf.export.image_arguments import list_images
+    from vit_tf.export.prediction_table import table_lines
+    from vit_tf.training.configuration import readable
+
     images, problems = list_images(argv[1:])
     try:
-        signature = _load(_SAVED_MODEL.value)
-        named = signature.structured_outputs["top_names"].shape[-1]
-        if _TOP_K.value > named:
-            print(
-                f"--top_k={_TOP_K.value}: the SavedModel names the {named} likeliest classes",
-                file=sys.stderr,
-            )
-        rows = classify(signature, images, _BATCH_SIZE.value, problems)
-        _print(rows, top_k=min(named, _TOP_K.value))
-    except (ValueError, OSError) as error:
-        problems.append(str(error))
+        for line in table_lines(_rows(_load(), images, problems), _FORMAT.value, _TOP_K.value):
+            print(line)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError, tf.errors.OpError) as error:
+        if os.environ.get("VIT_TF_TRACEBACK"):
+            raise
+        problems.append(f"{readable(error)}\n(VIT_TF_TRACEBACK=1 shows where it was raised)")
     sys.stdout.flush()
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     sys.exit(1 if problems else 0)
 
 
-def _load(folder: str) -> Callable[..., dict[str, Any]]:
-    import tensorflow as tf
+def _load() -> Any:
+    """The predictor that the flags name."""
+    from vit_tf.training.named_predictor import load_predictor
 
-    from vit_tf.export.saved_model_folder import find_saved_model
+    predictor = load_predictor(
+        saved_model=_SAVED_MODEL.value,
+        server=_SERVER.value,
+        model=_MODEL.value,
+        weights=_WEIGHTS.value,
+        gin_files=_GIN_FILE.value,
+        gin_params=_GIN_PARAM.value,
+        model_dir=_MODEL_DIR.value,
+        checkpoint=_CHECKPOINT.value,
+        class_names=_CLASS_NAMES.value,
+        top_k=_TOP_K.value,
+        served_model=_SERVED_MODEL.value,
+        served_version=_SERVED_VERSION.value,
+    )
+    if getattr(predictor, "folder", _SAVED_MODEL.value) != _SAVED_MODEL.value:
+        print(f"{predictor.describe()}, the newest", file=sys.stderr)
+    return predictor
 
-    saved_model = find_saved_model(folder)
-    if saved_model != folder:
-        print(f"SavedModel: {saved_model}, the newest", file=sys.stderr)
-    return tf.saved_model.load(saved_model).signatures["serving_default"]
 
+def _rows(predictor: Any, images: Sequence[Path], problems: list[str]) -> Iterator[Any]:
+    """Classifies, with progress on stderr."""
+    from tqdm import tqdm
 
-def _print(rows: Iterator[Row], top_k: int) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if _FORMAT.value == "csv":
-        places = range(1, top_k + 1)
-        columns = (f"{name}_{place}" for place in places for name in ("class", "probability"))
-        writer.writerow(["file", *columns])
-    for image, classes in rows:
-        classes = classes[:top_k]
-        if _FORMAT.value == "jsonl":
-            print(json.dumps({"file": str(image), "classes": classes}))
-        elif _FORMAT.value == "csv":
-            writer.writerow([image, *(f"{part}" for pair in classes for part in pair)])
-        else:
-            said = "   ".join(f"{name} {100 * value:5.1f} %" for name, value in classes)
-            print(f"{image!s:<40} {said}")
+    from vit_tf.export.classify_files import AttentionWriter, classify_files
+
+    writer = None
+    if _ATTENTION.value is not None:
+        writer = AttentionWriter(predictor, images, Path(_ATTENTION.value))
+    rows = classify_files(predictor, images, _BATCH_SIZE.value, problems, writer)
+    # On a terminal the rows themselves are progress.
+    watched = sys.stderr.isatty()
+    hidden = sys.stdout.isatty() or not (watched or len(images) >= _MANY)
+    progress = tqdm(
+        rows, total=len(images), unit="image", disable=hidden, mininterval=0.2 if watched else 10
+    )
+    for number, (file, prediction) in enumerate(progress):
+        if not number and len(prediction.names) < _TOP_K.value:
+            print(
+                f"--top_k={_TOP_K.value}: the model names the {len(prediction.names)} likeliest "
+                "classes",
+                file=sys.stderr,
+            )
+        yield file, prediction
 
 
 if __name__ == "__main__":

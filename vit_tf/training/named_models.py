@@ -26,15 +26,20 @@ class NamedModel:
       name: what tables call it.
       model: the Keras model, with its weights.
       preprocess: evaluation's preprocessing, a string of ops.
-      predict: preprocessed images [batch, height, width, channels] -> logits [batch, classes].
+      predict_values: preprocessed images [batch, height, width, channels] -> `"logits"` and
+        `"probabilities"`, float32 [batch, classes].
       saved_model: folder of the SavedModel that it was read from, if it was.
     """
 
     name: str
     model: keras.Model
     preprocess: str
-    predict: Callable[[tf.Tensor], tf.Tensor]
+    predict_values: Callable[[tf.Tensor], dict[str, tf.Tensor]]
     saved_model: str | None = None
+
+    def predict(self, images: tf.Tensor) -> tf.Tensor:
+        """Preprocessed images [batch, height, width, channels] -> logits [batch, classes]."""
+        return self.predict_values(images)["logits"]
 
 
 def load_models(
@@ -97,14 +102,14 @@ def load_models(
 def _of_name(name: str, weights: str) -> NamedModel:
     model = create_model(name, weights=None if weights == FRESH else weights)
     title = f"{name} fresh" if weights == FRESH else f"{name} {os.path.basename(weights)}"
-    return NamedModel(title, model, model.preprocessing.ops, functools.partial(_logits, model))
+    return NamedModel(title, model, model.preprocessing.ops, functools.partial(_values, model))
 
 
 def _of_saved_model(folder: str) -> NamedModel:
     card = model_card(folder)
     model = keras_model_of(card)
-    predict = functools.partial(_logits, model)
-    return NamedModel(folder, model, card["preprocess"], predict, saved_model=card["folder"])
+    values = functools.partial(_values, model)
+    return NamedModel(folder, model, card["preprocess"], values, saved_model=card["folder"])
 
 
 def _of_run(model_dir: str | None, checkpoint: str) -> NamedModel:
@@ -122,15 +127,13 @@ def _of_run(model_dir: str | None, checkpoint: str) -> NamedModel:
     title = os.path.basename(os.path.normpath(model_dir)) if model_dir else "model"
     preprocess = configuration.bound_value("eval/Input.preprocess") or model.preprocessing.ops
     preprocess = fill_size(str(preprocess), model.preprocessing.image_size)
-
-    def predict(images: tf.Tensor) -> tf.Tensor:
-        return task.predict_values(model, images)["logits"]
-
-    return NamedModel(f"{title} {about}", model, preprocess, predict)
+    values = functools.partial(task.predict_values, model)
+    return NamedModel(f"{title} {about}", model, preprocess, values)
 
 
-def _logits(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
-    return tf.cast(model(images, training=False), tf.float32)
+def _values(model: keras.Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    logits = tf.cast(model(images, training=False), tf.float32)
+    return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
 
 def _distinct(named: Sequence[NamedModel]) -> list[NamedModel]:

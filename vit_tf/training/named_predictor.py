@@ -1,0 +1,90 @@
+"""What classifies images, as a command line names it: SavedModel, server, model or run."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from vit_tf.export.predictors import KerasPredictor, Predictor, SavedModelPredictor
+from vit_tf.training import configuration
+from vit_tf.training.named_models import load_models
+
+_SOURCES = "--saved_model, --server, --model (with --weights), --model_dir (with --gin_file)"
+
+
+def load_predictor(
+    saved_model: str | None = None,
+    server: str | None = None,
+    model: str | None = None,
+    weights: str | None = None,
+    gin_files: Sequence[str] = (),
+    gin_params: Sequence[str] = (),
+    model_dir: str | None = None,
+    checkpoint: str = "latest",
+    class_names: str | None = None,
+    top_k: int = 5,
+    served_model: str = "model",
+    served_version: str | None = None,
+) -> Predictor:
+    """Loads what the flags of a tool name; exactly one source must be given.
+
+    Args:
+      saved_model: folder of a SavedModel, or of numbered ones.
+      server: address of a TensorFlow Serving, see `ServerPredictor`.
+      model: name of `create_model`.
+      weights: of it: a tag or path.
+      gin_files: describe the run in `model_dir`.
+      gin_params: bindings that win over the files.
+      model_dir: folder of a run.
+      checkpoint: of the run: `"latest"`, `"best"`, a step or a path.
+      class_names: file with a name a line, for `model` or `model_dir`.
+      top_k: how many classes a model in this process names.
+      served_model: the model's name at the server.
+      served_version: its version there; default: the newest.
+
+    Raises:
+      ValueError: if not exactly one source is given, or options do not go together.
+      FileNotFoundError: if a file or checkpoint is not there.
+      ImportError: if a library is missing, with the command that installs it.
+    """
+    sources = [saved_model, server, model, model_dir]
+    if (given := sum(source is not None for source in sources)) != 1:
+        raise ValueError(f"name one model: {_SOURCES}; given {given or 'none'}")
+    if class_names is not None and (saved_model or server):
+        raise ValueError("--class_names goes with --model and --model_dir; exports have theirs")
+    if (model is None) != (weights is None):
+        raise ValueError("--model and --weights go together: fresh weights know nothing")
+    if saved_model is not None:
+        return SavedModelPredictor(saved_model)
+    if server is not None:
+        from vit_tf.export.predictors.server import ServerPredictor  # its library is an extra
+
+        return ServerPredictor(server, model=served_model, version=served_version)
+    (named,) = load_models(
+        models=[model] if model else (),
+        weights=[weights] if weights else (),
+        gin_files=gin_files,
+        gin_params=gin_params,
+        model_dirs=[model_dir] if model_dir else (),
+        checkpoint=checkpoint,
+    )
+    names = _read_names(class_names) if class_names else None
+    if names is None and model_dir is not None:
+        names = _configured_names(named.model.num_classes)
+    return KerasPredictor(
+        named.model, named.predict_values, named.preprocess, names, top_k, named.name
+    )
+
+
+def _read_names(path: str) -> list[str]:
+    with tf.io.gfile.GFile(path) as file:
+        return [line.strip() for line in file.read().splitlines() if line.strip()]
+
+
+def _configured_names(classes: int) -> list[str] | None:
+    """Of the run's evaluation data, if it lies where the configuration says."""
+    make = configuration.bound_value("run.eval_input")
+    try:
+        names = list(getattr(make() if make else None, "class_names", None) or [])
+    except OSError:
+        return None
+    return names if len(names) == classes else None
