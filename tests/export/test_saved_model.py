@@ -4,9 +4,6 @@ import functools
 import json
 import os
 import resource
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -14,7 +11,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from vit_tf.data.digits import digits_collection
 from vit_tf.data.input import Input
 from vit_tf.data.tfds_source import TFDSSource
 from vit_tf.export import export_saved_model, serving_module
@@ -219,68 +215,3 @@ def test_a_disk_that_fills_up_leaves_nothing(model, predict, eval_input, tmp_pat
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
-
-
-def predict_tool(*arguments):
-    return subprocess.run(
-        [sys.executable, "tools/predict.py", *arguments],
-        cwd=ROOT,
-        env=QUIET,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_predict_classifies_files(exported, evaluated, tmp_path):
-    records = sorted(digits_collection().splits["test"], key=lambda record: record.filename)[:5]
-    for record in records:
-        (tmp_path / record.filename).write_bytes(record.read())
-    done = predict_tool(f"--saved_model={exported}", str(tmp_path), "--format=jsonl")
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [Path(row["file"]).name for row in rows] == [record.filename for record in records]
-    assert all(len(row["classes"]) == 3 for row in rows)
-
-
-def test_predict_classifies_what_it_can_and_lists_the_rest(exported, tmp_path):
-    image = digits_collection().splits["test"][0]
-    for name in ("a.png", "c.png"):
-        (tmp_path / name).write_bytes(image.read())
-    (tmp_path / "b.png").write_text("no image")
-    (tmp_path / "empty.png").touch()
-    folder = str(Path(exported).parent)
-    arguments = [str(tmp_path), "missing.png", "--format=csv", "--top_k=7"]
-    done = predict_tool(f"--saved_model={folder}", *arguments)
-    assert done.returncode == 1
-    header, *rows = done.stdout.splitlines()
-    assert header.startswith("file,class_1,probability_1,class_2,")
-    assert header.endswith(",class_5,probability_5")
-    assert [row.split(",")[0] for row in rows] == [f"{tmp_path}/a.png", f"{tmp_path}/c.png"]
-    assert all(len(row.split(",")) == len(header.split(",")) for row in rows)
-    assert done.stderr.splitlines() == [
-        f"SavedModel: {exported}, the newest",
-        "--top_k=7: the SavedModel names the 5 likeliest classes",
-        "error: no such file or folder: missing.png",
-        f"error: {tmp_path}/b.png: not a JPEG, PNG, WebP, GIF or BMP (8 bytes)",
-        f"error: {tmp_path}/empty.png: the image is empty",
-    ]
-
-
-def test_predict_ends_quietly_when_nobody_reads_on(exported, tmp_path):
-    (tmp_path / "a.png").write_bytes(digits_collection().splits["test"][0].read())
-    command = [sys.executable, "tools/predict.py", f"--saved_model={exported}", str(tmp_path)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=QUIET, **pipes) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == -signal.SIGPIPE
-
-
-def test_predict_names_what_is_missing(tmp_path):
-    done = predict_tool(f"--saved_model={tmp_path}", "x.png")
-    assert done.returncode == 1
-    assert (
-        f"error: {tmp_path} is no SavedModel, nor a folder of numbered ones; write one with"
-        in done.stderr
-    )
