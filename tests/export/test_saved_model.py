@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import resource
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from vit_tf.models import create_model, extract_features
 from vit_tf.training import Classification
 
 NAMES = list("0123456789")
-ROOT = Path(__file__).resolve().parents[2]
-QUIET = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @pytest.fixture(scope="module")

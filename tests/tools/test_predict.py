@@ -139,8 +139,8 @@ def test_the_tool_classifies_what_it_can_and_lists_the_rest(exported, folder):
     assert "--top_k=7: the model names the 5 likeliest classes" in said
     missing, text, empty = [line for line in said if line.startswith("error: ")]
     assert missing == "error: no such file or folder: missing.png"
-    assert text.startswith(f"error: {folder}/b.png ")
-    assert empty.startswith(f"error: {folder}/empty.png ")
+    assert text.startswith(f"error: {folder}/b.png: not a")
+    assert empty.startswith(f"error: {folder}/empty.png: ")
 
 
 def test_the_tool_ends_quietly_when_nobody_reads_on(exported, folder):
@@ -186,7 +186,7 @@ def test_a_saved_model_without_errors_of_its_own_tries_a_damaged_batch_one_by_on
     tf.saved_model.save(older, str(tmp_path), signatures={"serving_default": older.classify})
     predictor = SavedModelPredictor(str(tmp_path))
     red = tf.io.encode_png(np.uint8([[[255, 51, 0]]])).numpy()
-    bad = Prediction(error="cannot be decoded (4 bytes): not an image, or damaged")
+    bad = Prediction(error="not an image, or damaged (4 bytes)")
     good = Prediction((0, 1), ("red", "green"), (1.0, pytest.approx(0.2)))
     assert predictor.classify([red, b"text", red]) == [good, bad, good]
     assert predictor.classify([b"text"]) == [bad]
@@ -219,7 +219,7 @@ def test_files_that_vanish_while_others_are_classified_are_listed(saved, folder)
     assert [file for file, _ in rows] == [files[0], files[3]]
     gone, text = problems
     assert gone.startswith(f"{files[1]} cannot be read: ")
-    assert text.startswith(f"{files[2]} ")
+    assert text.startswith(f"{files[2]}: not a")
 
 
 def test_an_overlay_lies_beside_what_the_model_saw(saved, folder, tmp_path):
