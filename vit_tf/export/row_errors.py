@@ -125,7 +125,7 @@ def _blank(values: tf.Tensor, failed: tf.Tensor) -> tf.Tensor:
 def _jpeg_shape(encoded: tf.Tensor) -> tf.Tensor:
     """Height, width and channels in a JPEG's header; zeros for other formats."""
     nothing = tf.zeros([3], tf.int32)
-    return if_jpeg(encoded, lambda: tf.io.extract_jpeg_shape(encoded), lambda _: nothing)
+    return if_jpeg(encoded, lambda: tf.io.extract_jpeg_shape(encoded), lambda other: nothing)
 
 
 def _describe_image(
