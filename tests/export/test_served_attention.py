@@ -40,7 +40,7 @@ def test_a_model_without_attention_is_named():
     mixer = create_model(
         "mixer", **SMALL, patch_size=8, width=8, depth=1, tokens_mlp_dim=4, channels_mlp_dim=4
     )
-    message = "the model mixer has no attention between tokens, so rollout cannot be served"
+    message = "the model Mixer has no attention between tokens, so rollout cannot be served"
     with pytest.raises(ValueError, match=message):
         check_attention(mixer, ["rollout"])
     check_attention(mixer, [])
