@@ -1,18 +1,28 @@
 """Activation functions by name."""
 
 import difflib
+import math
 from collections.abc import Callable
 
 import keras
 from keras import ops
 
+_SQRT_HALF = math.sqrt(0.5)
+_SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
+
+
+# Both forms of GELU are written so that TensorFlow's graph optimizer recognises them behind a dense
+# layer and runs matrix product, bias and activation as one operation on CPUs (in the tanh form,
+# which factor the 0.044715 stands by decides). Through Keras' own `gelu` it finds neither.
+
 
 def _gelu_tanh(x):
-    return ops.gelu(x, approximate=True)
+    inner = x + (0.044715 * ops.square(x)) * x
+    return 0.5 * x * (1.0 + ops.tanh(_SQRT_2_OVER_PI * inner))
 
 
 def _gelu_erf(x):
-    return ops.gelu(x, approximate=False)
+    return 0.5 * x * (1.0 + ops.erf(x * _SQRT_HALF))
 
 
 def _quick_gelu(x):

@@ -105,18 +105,19 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         """Attends; records `attn_weights` [batch, heads, queries, keys] where it is asked for."""
         batch, length, width = ops.shape(tokens)
         head_dim = width // self.num_heads
-        by_head = (batch, length, self.num_heads, head_dim)
-        # The gradient of a split is one concatenation; that of slices would be padded and added.
-        query, key, value = ops.split(self.query_key_value(tokens), 3, axis=-1)
-        query = ops.reshape(query * (1 / math.sqrt(head_dim)), by_head)
-        query = ops.transpose(query, (0, 2, 1, 3))
-        transposed_key = ops.transpose(ops.reshape(key, by_head), (0, 2, 3, 1))
-        value = ops.transpose(ops.reshape(value, by_head), (0, 2, 1, 3))
-        weights = attention_weights(query, transposed_key)  # [batch, heads, queries, keys]
+        rows = ops.reshape(tokens, (-1, width))  # a matrix: see `layers.mlp`
+        fused = ops.reshape(
+            self.query_key_value(rows), (batch, length, 3, self.num_heads, head_dim)
+        )
+        # Parts of the first axis are no copies, and their gradients are stacked, not padded.
+        query, key, value = ops.unstack(ops.transpose(fused, (2, 0, 3, 1, 4)), 3, axis=0)
+        query = query * (1 / math.sqrt(head_dim))
+        weights = attention_weights(query, ops.transpose(key, (0, 1, 3, 2)))
         intermediates.record("attn_weights", weights)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        return self.out(ops.reshape(attended, (batch, length, width)))
+        outputs = self.out(ops.reshape(attended, (-1, width)))
+        return ops.reshape(outputs, (batch, length, width))
 
     def compute_output_shape(self, input_shape):
         """Returns the input's shape."""
