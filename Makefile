@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
-	benchmark-transfer benchmark-remat model-table lint format clean
+	benchmark-transfer benchmark-remat benchmark-serving model-table lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 19
@@ -48,6 +48,9 @@ benchmark-memory: $(STAMP)  ## the input's memory over epochs, with a window of 
 
 benchmark-remat: $(STAMP)  ## peak memory of training under each policy of rematerialisation
 	$(BIN)/python benchmarks/remat.py
+
+benchmark-serving: $(STAMP)  ## exported models beside timm: make benchmark-serving TORCH_PYTHON=/path/to/python
+	$(BIN)/python benchmarks/serving.py $(if $(TORCH_PYTHON),--torch_python=$(TORCH_PYTHON))
 
 lint: $(STAMP)  ## ruff: format and rules
 	$(BIN)/ruff format --check .
