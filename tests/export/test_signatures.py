@@ -2,7 +2,9 @@
 
 import functools
 import io
+import resource
 import struct
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -218,6 +220,23 @@ def test_a_row_does_not_depend_on_its_neighbours(serve):
         np.testing.assert_allclose(
             mixed["classify"]["logits"][row], alone["classify"]["logits"][0], rtol=0, atol=1e-5
         )
+
+
+def resident_kilobytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
+
+
+def test_memory_stays_flat_over_bad_images(serve):
+    bad = tf.constant([*BAD] * 3)
+
+    def grown_over(calls):
+        before = resident_kilobytes()
+        for _ in range(calls):
+            serve("preprocess", image_bytes=bad)
+        return resident_kilobytes() - before
+
+    grown_over(100)
+    assert grown_over(100) < 2000  # an error that leaks costs some 5 KB an image: 12,000
 
 
 def test_preprocess_gives_what_the_model_signature_takes(serve, mixed_images):

@@ -6,7 +6,9 @@ when an animated WebP has no alpha. Here the first bytes choose a way that is sa
 says why there is none.
 """
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
@@ -24,6 +26,22 @@ _PROBLEMS = (  # in the order of `ImageHead.problem`
     "an animated WebP, which TensorFlow cannot decode; store its first frame alone",
     "a BMP that is not uncompressed and 24- or 32-bit; store it as PNG",
 )
+
+_with_calls = contextvars.ContextVar("with_calls", default=True)
+
+
+@contextlib.contextmanager
+def without_calls() -> Iterator[None]:
+    """Images decoded inside are decoded without function calls in their graph.
+
+    TensorFlow 2.20 loses about a kilobyte of memory each time that an op fails within a call: too
+    much for a server that is sent damaged images for months. A JPEG costs some ops more then.
+    """
+    token = _with_calls.set(False)
+    try:
+        yield
+    finally:
+        _with_calls.reset(token)
 
 
 def decode_image(
@@ -100,8 +118,11 @@ def _if(
 ) -> tf.Tensor:
     """`tf.cond` between `usual()` and `rare(argument)`.
 
-    Each op of a branch that is not taken costs time, unless the branch is one call, as `rare` is.
+    Each op of a branch that is not taken costs time, unless the branch is one call, as `rare` is
+    but for `without_calls`.
     """
+    if not _with_calls.get():
+        return tf.cond(condition, usual, lambda: rare(argument))
     call = tf.function(rare, autograph=False, experimental_attributes={"_noinline": True})
     return tf.cond(condition, usual, lambda: call(argument))
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vit_tf.data.decode import without_calls
 from vit_tf.export.attention import attention as attention_of
 from vit_tf.export.attention import check_attention
 from vit_tf.export.row_errors import (
@@ -149,7 +150,8 @@ class ServingModule(tf.Module):
 
     def _read_images(self, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Preprocessed images, and which could not be read."""
-        return map_rows(self._preprocess.image_from_bytes, encoded, self._image)
+        with without_calls():
+            return map_rows(self._preprocess.image_from_bytes, encoded, self._image)
 
     def _map(self, function: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor) -> tf.Tensor:
         images = tf.map_fn(function, inputs, fn_output_signature=self._image)
