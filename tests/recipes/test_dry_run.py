@@ -101,6 +101,32 @@ def test_what_would_be_an_error_in_the_run_is_one(digits_dir, binding, message):
         plan("gin/quickstart.gin", bindings=[f"DATA_DIR = '{digits_dir}'", *TINY, binding])
 
 
+EVALUATOR = (
+    "run.evaluators = [@probed/ProbeEvaluator]",
+    "probed/ProbeEvaluator.name = 'neighbours'",
+    "probed/ProbeEvaluator.every = 300",
+    "probed/ProbeEvaluator.probe = @KNNProbe()",
+    "probed/ProbeEvaluator.train_input = @eval/Input()",
+    "probed/ProbeEvaluator.test_input = @eval/Input()",
+)
+
+
+def test_evaluators_are_told_and_checked_against_the_model(digits_dir, tmp_path):
+    there = f"DATA_DIR = '{digits_dir}'"
+    planned = plan("gin/quickstart.gin", bindings=[there, *TINY, *EVALUATOR])
+    assert "evaluator  neighbours, every 300 steps" in str(planned)
+    with pytest.raises(ValueError, match="neighbours.*block07/out"):
+        wrong = "KNNProbe.features = 'block07/out'"
+        plan("gin/quickstart.gin", bindings=[there, *TINY, *EVALUATOR, wrong])
+    elsewhere = f"probed/TFDSSource.data_dir = '{tmp_path}/no'"
+    own = ("probed/Input.source = @probed/TFDSSource()", "probed/Input.training = False",
+           "probed/Input.batch_size = 8", "probed/Input.preprocess = 'decode|resize(8)'",
+           "probed/TFDSSource.split = 'test'",
+           "probed/ProbeEvaluator.train_input = @probed/Input()")  # fmt: skip
+    planned = plan("gin/quickstart.gin", bindings=[there, *TINY, *EVALUATOR, *own, elsewhere])
+    assert [file.role for file in planned.missing] and "neighbours" not in str(planned)
+
+
 def execute(*params):
     given = [f"--gin_param={param}" for param in (*params, *TINY)]
     command = [sys.executable, "tools/train.py", "--gin_file=gin/quickstart.gin", "--dry_run"]

@@ -6,7 +6,7 @@ shapes and no memory: a ViT-G/14 is planned on a laptop.
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from vit_tf.analysis.png import write_png
 from vit_tf.analysis.schedule_curve import plot_schedule
 from vit_tf.data.worker_streams import Worker
 from vit_tf.training import configuration, strategies
+from vit_tf.training.evaluations import Evaluator, check_evaluators
 from vit_tf.training.gradients import check_accumulation
 from vit_tf.training.report import count, describe, parameters
 from vit_tf.training.run_config import RunConfig
@@ -74,6 +75,7 @@ def dry_run(
     make_train_input: Callable[[], Any] | None = None,
     make_eval_input: Callable[[], Any] | None = None,
     model_dir: str | os.PathLike | None = None,
+    make_evaluators: Sequence[Callable[[], Evaluator]] = (),
 ) -> DryRun:
     """Finds out what a run would do.
 
@@ -83,6 +85,7 @@ def dry_run(
       make_train_input: makes the training input.
       make_eval_input: makes the evaluation input.
       model_dir: where to draw the schedule, `pictures/schedule.png`; None draws nothing.
+      make_evaluators: each makes one of the run's evaluators.
 
     Returns:
       All that is known. What the data's absence leaves unknown is said.
@@ -96,6 +99,7 @@ def dry_run(
     with planning.planning() as files:
         train_input = _made("training", make_train_input)
         eval_input = _made("evaluation", make_eval_input)
+        evaluators = [made for make in make_evaluators if (made := _made("evaluators'", make))]
         with tf.Graph().as_default():
             task = make_task()
             model = _build(task, policy)
@@ -103,6 +107,7 @@ def dry_run(
             for held in (train_input, eval_input):
                 if held is not None:
                     task.check_input(model, held)
+            check_evaluators(evaluators, model)
             if train_input is not None:
                 task.prepare(model, train_input)
             facts = task.facts()
@@ -122,6 +127,7 @@ def dry_run(
     rows += [
         *_data_rows("training", train_input),
         *_data_rows("evaluation", eval_input),
+        *[("evaluator", _evaluator_text(evaluator)) for evaluator in evaluators],
         ("length", unknown or _length_text(length)),
     ]
     rates = {}
@@ -234,6 +240,13 @@ def _data_rows(name: str, made: Any) -> list[tuple[str, str]]:
     source = getattr(made.source, "name", "")
     examples = f"{made.examples_per_epoch:,} examples, {made.num_classes:,} classes"
     return [(name, f"{source}: {examples}, batches of {made.batch_size:,}\n{made.preprocess}")]
+
+
+def _evaluator_text(evaluator: Evaluator) -> str:
+    if evaluator.every is None:
+        return f"{evaluator.name}, with each evaluation"
+    steps = " steps" if isinstance(evaluator.every, int) else ""
+    return f"{evaluator.name}, every {evaluator.every}{steps}"
 
 
 def _length_text(length: RunLength) -> str:

@@ -67,7 +67,7 @@ def run(
     run_config = configuration.bound("RunConfig")()
     notes = _Notes("dry_run" if only_plan else mode)
     if only_plan:
-        planned = dry_run(run_config, task, train_input, eval_input, model_dir)
+        planned = dry_run(run_config, task, train_input, eval_input, model_dir, evaluators)
         print(planned, flush=True)
         notes.say_unused()
         return planned
