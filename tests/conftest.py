@@ -38,3 +38,24 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("shards")
     written = write_dataset(digits_collection(), out, "digits", num_shards=2, progress=False)
     return str(written.directory)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exports_checked_here():
+    """Exports are checked in this process: one of its own each would cost the suite minutes.
+
+    Tests of that process ask for `fresh_process`.
+    """
+    from vit_tf.export import check, fresh_process
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(check, "served_outputs", fresh_process.run_signatures)
+        yield
+
+
+@pytest.fixture
+def fresh_process(monkeypatch):
+    """Exports are checked as users have them checked, in a process without `vit_tf`."""
+    from vit_tf.export import check, served_outputs
+
+    monkeypatch.setattr(check, "served_outputs", served_outputs.served_outputs)

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from vit_tf.export import numbered_folder
 from vit_tf.export.numbered_folder import writing_next_number
 
 
 def write(folder, text="whole"):
-    with writing_next_number(str(folder)) as (aside, final):
-        Path(aside).mkdir()
-        (Path(aside) / "file").write_text(text)
-    return Path(final)
+    with writing_next_number(str(folder)) as written:
+        Path(written.aside).mkdir()
+        (Path(written.aside) / "file").write_text(text)
+    return Path(written.path)
 
 
 def names(folder):
@@ -31,6 +32,33 @@ def test_numbers_count_on_from_the_largest(tmp_path):
     assert (tmp_path / "11" / "file").read_text() == "whole"
 
 
+def test_a_number_that_appears_meanwhile_is_left_alone(tmp_path):
+    with writing_next_number(str(tmp_path)) as written:
+        Path(written.aside).mkdir()
+        (tmp_path / "1").mkdir()
+        (tmp_path / "1" / "theirs").touch()
+    assert written.path == str(tmp_path / "2")
+    assert names(tmp_path) == ["1", "2"]
+    assert names(tmp_path / "1") == ["theirs"]
+
+
+def test_a_number_taken_between_looking_and_moving_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "theirs").touch()
+    seen = [[], [1]]
+    monkeypatch.setattr(numbered_folder, "_numbers", lambda folder: seen.pop(0))
+    assert write(tmp_path) == tmp_path / "2"
+    assert names(tmp_path / "1") == ["theirs"]
+
+
+def test_a_file_is_no_folder_of_exports(tmp_path):
+    file = tmp_path / "exports"
+    file.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="exports is a file; .* name a folder for them"):
+        write(file)
+    assert file.read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
@@ -40,9 +68,9 @@ def test_numbers_count_on_from_the_largest(tmp_path):
     ],
 )
 def test_nothing_is_left_when_the_block_raises(tmp_path, raised, expected):
-    with pytest.raises(expected) as caught, writing_next_number(str(tmp_path)) as (aside, _):
-        Path(aside).mkdir()
-        (Path(aside) / "file").write_text("half")
+    with pytest.raises(expected) as caught, writing_next_number(str(tmp_path)) as written:
+        Path(written.aside).mkdir()
+        (Path(written.aside) / "file").write_text("half")
         raise raised
     assert names(tmp_path) == []
     if expected is OSError:

@@ -218,7 +218,11 @@ def standardize(
     mean, std = tf.nest.map_structure(float, (mean, std))
 
     def normalize(image: tf.Tensor) -> tf.Tensor:
-        return (tf.cast(image, tf.float32) / 255.0 - tf.constant(mean)) / tf.constant(std)
+        # TensorFlow's graph optimizer turns a division by a constant into a multiplication, which
+        # rounds otherwise, and so a served graph would differ from tf.data's; not this division.
+        divide = tf.math.divide_no_nan
+        scaled = divide(tf.cast(image, tf.float32), 255.0)
+        return divide(scaled - tf.constant(mean), tf.constant(std))
 
     return on_image(normalize)
 

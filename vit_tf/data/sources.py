@@ -30,8 +30,10 @@ class Source:
       weights: of each part its share of the training stream, or None: as many as it has.
       scattered: whether segments are short and far apart in their files.
       multi_label: whether an example has any number of labels, none included, instead of one.
+      dataset: the data set's `"name"`, `"version"` and `"split"`, where they are known.
     """
 
+    dataset: Mapping[str, str] = {}
     parts: Sequence["Source"] = ()
     weights: Sequence[float] | None = None
     scattered: bool = False

@@ -89,6 +89,12 @@ class TFDSSource(Source):
             class_names=class_label.names,
             multi_label=class_label is not info.features[label],
         )
+        version = str(info.version)
+        self.dataset = {
+            "name": info.full_name.removesuffix(f"/{version}"),
+            "version": version,
+            "split": split,
+        }
 
     def _init_as_expected(self, name: str, examples: int, classes: int) -> None:
         """Makes a source that is only planned with: of the expected size, and not readable."""

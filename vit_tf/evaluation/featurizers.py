@@ -8,6 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from vit_tf.analysis.fingerprints import (
+    saved_graph_fingerprint,
+    saved_weights_fingerprint,
+    weights_fingerprint,
+)
 from vit_tf.data import Input
 from vit_tf.evaluation.feature_names import (
     PIXELS,
@@ -15,11 +20,6 @@ from vit_tf.evaluation.feature_names import (
     check_features,
     make_feature,
     tensors_of,
-)
-from vit_tf.evaluation.fingerprints import (
-    saved_graph_fingerprint,
-    saved_weights_fingerprint,
-    weights_fingerprint,
 )
 from vit_tf.models.features import extract_features
 

@@ -1,92 +1,131 @@
-"""The check that a SavedModel serves what was evaluated."""
+"""The check that a SavedModel serves what was evaluated, bit for bit."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-# Largest difference as a share of the largest logit, by compute dtype. Served and evaluated outputs
-# come from the same operations; only the batch they run in differs and what the graph fuses, and
-# with it where sums are rounded: to 24 bits in float32, 11 in float16, 8 in bfloat16.
-TOLERANCES = {"float64": 1e-4, "float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
+from vit_tf.data.preprocess import Preprocess
+from vit_tf.export.served_outputs import served_outputs
+from vit_tf.export.warmup import read_signatures
+
+Outputs = dict[str, np.ndarray]
+Predict = Callable[[tf.Tensor], dict[str, tf.Tensor]]
+
+# Largest difference between an accelerator's outputs and the CPU's as a share of the largest value,
+# by compute dtype: their kernels sum in another order, and round sums to 24 bits in float32
+# (TF32 multiplies with 11), 11 in float16, 8 in bfloat16.
+TOLERANCES = {"float64": 1e-4, "float32": 5e-3, "float16": 1e-2, "bfloat16": 5e-2}
 _CHECKED_EXAMPLES = 32
+_ORDER = {"preprocess": 0, "serving_default": 1}
+_FEW = 4  # of these, for the signatures that share what `serving_default` computes
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """A call of a signature, and what evaluation says to its images."""
+
+    signature: str
+    arguments: Mapping[str, np.ndarray]
+    expected: Outputs
 
 
 def check_served(
     saved_model: str,
-    predict: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    predict: Predict,
     evaluation_input: Any,
     class_names: Sequence[str],
     compute_dtype: str = "float32",
-    embed: Callable[[tf.Tensor], dict[str, tf.Tensor]] | None = None,
-) -> float:
-    """Compares all signatures with the evaluation on its first images.
+    features: Mapping[str, Predict] | None = None,
+) -> dict[str, Any]:
+    """Compares all signatures, called in a fresh process without `vit_tf`, with the evaluation.
+
+    Compared are the first images of the evaluation, as its own pipeline preprocesses them, and what
+    the model makes of these in a `tf.function`, in batches of the size that is served. On the CPU
+    everything must be equal to the last bit, in float32 as in bfloat16. Other batches would not
+    be: kernels split their sums by the shapes; nor calls outside of a graph, which TensorFlow does
+    not rewrite. If this process has an accelerator, its outputs must agree with those of
+    the CPU within `TOLERANCES`.
 
     Args:
       saved_model: folder of the SavedModel.
       predict: images as the evaluation preprocesses them -> `"logits"` and `"probabilities"`.
       evaluation_input: `vit_tf.data.Input` of the evaluation.
       class_names: a name a class.
-      compute_dtype: what the model computes in; see `TOLERANCES`.
-      embed: images -> what the signature `embed` returns, if there is one.
+      compute_dtype: what the model computes in.
+      features: such functions for the signatures `embed` and `attention`.
 
     Returns:
-      The largest difference of a logit.
+      For the model card: `"images"`, how many; `"signatures"`, the names;
+      `"largest_difference"` of a value of the CPU, 0.0, and if there is an accelerator its
+      `"largest_difference_of_accelerator"`.
 
     Raises:
-      RuntimeError: if an output differs, naming it.
+      RuntimeError: if an output differs, naming it, or the process fails.
       ValueError: if the evaluation's images cannot be read.
     """
-    encoded, evaluated = _first_examples(
-        lambda images: {**predict(images), **(embed(images) if embed else {})}, evaluation_input
-    )
-    channels = evaluation_input.image_shape[-1]
-    signatures = tf.saved_model.load(saved_model).signatures
-    served = {
-        "serving_default": _numpy(signatures["serving_default"](image_bytes=tf.constant(encoded))),
-        "image": _serve_pixels(signatures["image"], encoded, channels),
+    encoded, images = first_examples(evaluation_input)
+    functions = {
+        "predict": _Evaluated(predict, compute_dtype),
+        "preprocess": lambda given: {"images": given},
+        **{n: _Evaluated(f, compute_dtype) for n, f in (features or {}).items()},
     }
-    tolerance = TOLERANCES[compute_dtype]
-    scale = max(1.0, float(np.abs(evaluated["logits"]).max()))
-    difference = 0.0
-    for name, outputs in served.items():
-        for key, allowed in (("logits", tolerance * scale), ("probabilities", tolerance)):
-            found = float(np.abs(outputs[key] - evaluated[key]).max())
+    # What others build on first: its difference explains theirs.
+    names = sorted(read_signatures(saved_model), key=lambda name: (_ORDER.get(name, 2), name))
+    preprocess = evaluation_input.preprocess
+    cases = [
+        case for name in names for case in _cases(name, functions, encoded, images, preprocess)
+    ]
+    calls = [(case.signature, case.arguments) for case in cases]
+    for case, outputs in zip(cases, served_outputs(saved_model, calls), strict=True):
+        _compare(case, outputs, preprocess)
+        if "top_ids" in outputs:
+            _check_top(case.signature, outputs, class_names)
+    found = {"images": len(encoded), "signatures": names, "largest_difference": 0.0}
+    apart = [f.of_accelerator for f in functions.values() if isinstance(f, _Evaluated)]
+    if any(value is not None for value in apart):
+        found["largest_difference_of_accelerator"] = max(v for v in apart if v is not None)
+    return found
+
+
+class _Evaluated:
+    """A function of preprocessed images as evaluation runs it, its outputs on the CPU.
+
+    Attributes:
+      of_accelerator: how far the outputs of this process' accelerator were from them; None without.
+    """
+
+    def __init__(self, function: Predict, compute_dtype: str):
+        self._function = function
+        self._on_cpu = tf.function(function)
+        self._tolerance = TOLERANCES[compute_dtype]
+        self.of_accelerator: float | None = None
+
+    def __call__(self, images: np.ndarray) -> Outputs:
+        if all(device.device_type == "CPU" for device in tf.config.list_logical_devices()):
+            return _numpy(self._on_cpu(tf.constant(images)))
+        with tf.device("CPU:0"):
+            outputs = _numpy(self._on_cpu(tf.constant(images)))
+        self._compare(outputs, _numpy(tf.function(self._function)(tf.constant(images))))
+        return outputs
+
+    def _compare(self, outputs: Outputs, of_accelerator: Outputs) -> None:
+        for name, values in outputs.items():
+            found = _difference(of_accelerator[name], values)
+            allowed = self._tolerance * max(1.0, float(np.abs(values).max()))
             if not found <= allowed:
                 raise RuntimeError(
-                    f"the SavedModel's {key} (signature {name}) differ from the evaluated ones by "
-                    f"{found:.3g} on {len(encoded)} evaluation images (allowed: {allowed:.3g}); it "
-                    f"was not published. Preprocessing: {evaluation_input.preprocess}"
+                    f"the model's {name} on this machine's accelerator differ from those on its "
+                    f"CPU, as it is served, by {found:.3g} (allowed: {allowed:.3g}); the "
+                    "SavedModel was not published"
                 )
-            if key == "logits":
-                difference = max(difference, found)
-        _check_top(name, outputs, class_names)
-    if embed is not None:
-        served = _numpy(signatures["embed"](image_bytes=tf.constant(encoded)))
-        served.pop("error", None)
-        _check_embedding(served, {name: evaluated[name] for name in served}, tolerance)
-    return difference
+            self.of_accelerator = max(self.of_accelerator or 0.0, found)
 
 
-def _check_embedding(
-    served: dict[str, np.ndarray], evaluated: dict[str, np.ndarray], tolerance: float
-) -> None:
-    """Raises RuntimeError if feature vectors differ by more than a share of their largest value."""
-    for name, values in served.items():
-        allowed = tolerance * max(1.0, float(np.abs(evaluated[name]).max()))
-        found = float(np.abs(values - evaluated[name]).max())
-        if not found <= allowed:
-            raise RuntimeError(
-                f"the SavedModel's {name} (signature embed) differ from the evaluated ones by "
-                f"{found:.3g} (allowed: {allowed:.3g}); it was not published"
-            )
-
-
-def _first_examples(
-    predict: Callable[[tf.Tensor], dict[str, tf.Tensor]], evaluation_input: Any
-) -> tuple[list[bytes], dict[str, np.ndarray]]:
-    """Encoded images and evaluated outputs of the first examples that are not skipped."""
+def first_examples(evaluation_input: Any) -> tuple[list[bytes], np.ndarray]:
+    """The first images that are not skipped: encoded, and as evaluation preprocesses them."""
     try:
         batch = next(iter(evaluation_input()))
         records = evaluation_input.encoded().take(evaluation_input.batch_size)
@@ -96,22 +135,83 @@ def _first_examples(
     rows = np.flatnonzero(batch["mask"])[:_CHECKED_EXAMPLES]
     if not len(rows):
         raise ValueError("the first evaluation batch holds no readable image to check against")
-    evaluated = {name: values[rows] for name, values in _numpy(predict(batch["image"])).items()}
-    return [encoded[index] for index in batch["index"].numpy()[rows]], evaluated
+    return [encoded[index] for index in batch["index"].numpy()[rows]], batch["image"].numpy()[rows]
 
 
-def _serve_pixels(
-    signature: Callable[..., dict[str, tf.Tensor]], encoded: Sequence[bytes], channels: int
-) -> dict[str, np.ndarray]:
-    """Outputs for decoded images, one at a time since their sizes may differ."""
-    rows = []
-    for image in encoded:
-        pixels = tf.io.decode_image(image, channels=channels, expand_animations=False)
-        rows.append(_numpy(signature(images=pixels[None])))
-    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+def _cases(
+    signature: str,
+    functions: Mapping[str, Callable[[Any], Outputs]],
+    encoded: Sequence[bytes],
+    images: np.ndarray,
+    preprocess: Preprocess,
+) -> list[_Case]:
+    """The calls of a signature: `serving_default` with all images, others with a few."""
+    function = functions.get(signature, functions["predict"])
+    if signature != "serving_default":
+        encoded, images = encoded[:_FEW], images[:_FEW]
+    if signature in ("image", "image_float"):  # one by one, since their sizes may differ
+        dtype = np.uint8 if signature == "image" else np.float32
+        cases = []
+        for image, evaluated in zip(encoded, images, strict=True):
+            pixels, evaluated = _decoded(image, evaluated, preprocess)
+            arguments = {"images": pixels[None].astype(dtype)}
+            cases.append(_Case(signature, arguments, function(evaluated[None])))
+        return cases
+    arguments = {"image_bytes": np.array(encoded, object)}
+    if signature == "tf_example":
+        arguments = {"examples": np.array([_as_example(image) for image in encoded], object)}
+    elif signature == "model":
+        arguments = {"images": images}
+    return [_Case(signature, arguments, function(images))]
 
 
-def _check_top(name: str, outputs: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
+def _decoded(
+    encoded: bytes, evaluated: np.ndarray, preprocess: Preprocess
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image's pixels, and what evaluation makes of them.
+
+    An op that decodes no more of a JPEG than it crops to has no pixels to hand over, and at the
+    crop's border other ones than a whole decoding: then it is that which is preprocessed.
+    """
+    first, _, _ = str(preprocess).partition("|")
+    plain = first.partition("(")[0] == "decode"
+    decode = Preprocess(first if plain else f"decode({evaluated.shape[-1]})")
+    pixels = decode.image_from_bytes(encoded).numpy().astype(np.uint8)
+    return pixels, evaluated if plain else preprocess.image_from_pixels(pixels).numpy()
+
+
+def _as_example(image: bytes) -> bytes:
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+    features = tf.train.Features(feature={"image/encoded": feature})
+    return tf.train.Example(features=features).SerializeToString()
+
+
+def _compare(case: _Case, outputs: Outputs, preprocess: Preprocess) -> None:
+    """Raises RuntimeError if an output is not the expected one, or an image was not read."""
+    errors = [error.decode() for error in outputs.get("error", ()) if error]
+    if errors:
+        raise RuntimeError(
+            f"the SavedModel (signature {case.signature}) does not read an image that evaluation "
+            f"reads: {errors[0]}; it was not published"
+        )
+    for name, expected in case.expected.items():
+        if not np.array_equal(outputs[name], expected):
+            raise RuntimeError(
+                f"the SavedModel's {name} (signature {case.signature}) differ from the evaluated "
+                f"ones by {_difference(outputs[name], expected):.3g} on {len(expected)} evaluation "
+                f"images, and should be equal bit for bit; it was not published. Preprocessing: "
+                f"{preprocess}"
+            )
+
+
+def _difference(values: np.ndarray, expected: np.ndarray) -> float:
+    """The largest; not a number if shapes differ or values are none."""
+    if values.shape != expected.shape:
+        return float("nan")
+    return float(np.abs(values - expected).max(initial=0.0))
+
+
+def _check_top(name: str, outputs: Outputs, class_names: Sequence[str]) -> None:
     """Raises RuntimeError if the named classes are not the likeliest ones."""
     ids, probabilities = outputs["top_ids"], outputs["probabilities"]
     largest = -np.sort(-probabilities, axis=1)[:, : ids.shape[1]]
@@ -130,5 +230,5 @@ def _check_top(name: str, outputs: dict[str, np.ndarray], class_names: Sequence[
         )
 
 
-def _numpy(tensors: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
+def _numpy(tensors: Mapping[str, tf.Tensor]) -> Outputs:
     return {name: tensor.numpy() for name, tensor in tensors.items()}

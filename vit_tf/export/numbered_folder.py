@@ -1,6 +1,7 @@
 """Folders of numbered exports, as TensorFlow Serving watches them: each is there whole or not."""
 
 import contextlib
+import dataclasses
 import os
 import socket
 from collections.abc import Iterator
@@ -10,28 +11,46 @@ import tensorflow as tf
 _INCOMPLETE = ".incomplete-"
 
 
+@dataclasses.dataclass
+class NumberedFolder:
+    """A folder that is being written.
+
+    Attributes:
+      aside: where to write.
+      path: the numbered folder that it became; None before.
+    """
+
+    aside: str
+    path: str | None = None
+
+
 @contextlib.contextmanager
-def writing_next_number(folder: str) -> Iterator[tuple[str, str]]:
+def writing_next_number(folder: str) -> Iterator[NumberedFolder]:
     """Gives a folder to write into, which gets the next number when the block ends well.
 
-    What exports that were killed on this machine left behind is removed first.
+    Of several processes that write at once each gets a number of its own, in the order in which
+    they end. What exports that were killed on this machine left behind is removed first.
 
     Args:
       folder: where the numbered folders lie, local or remote; made if it is not there.
 
     Yields:
-      The folder to write into and the numbered one that it becomes.
+      The folder to write into; its `path` is known after the block.
 
     Raises:
-      OSError: if `folder` cannot be written; nothing is left there then.
+      OSError: if `folder` cannot be written or is a file; nothing is left there then.
     """
     aside = os.path.join(folder, f"{_INCOMPLETE}{socket.gethostname()}-{os.getpid()}")
+    if tf.io.gfile.exists(folder) and not tf.io.gfile.isdir(folder):
+        raise NotADirectoryError(
+            f"--export_dir {folder} is a file; exports are numbered folders: name a folder for them"
+        )
     try:
         tf.io.gfile.makedirs(folder)
         _remove_leftovers(folder)
-        final = os.path.join(folder, str(1 + max(_numbers(folder), default=0)))
-        yield aside, final
-        tf.io.gfile.rename(aside, final)
+        written = NumberedFolder(aside)
+        yield written
+        written.path = _move_to_next_number(aside, folder)
     except tf.errors.OpError as error:
         reason = " ".join(error.message.split())
         raise OSError(
@@ -40,6 +59,18 @@ def writing_next_number(folder: str) -> Iterator[tuple[str, str]]:
         ) from error
     finally:
         _remove(aside)
+
+
+def _move_to_next_number(aside: str, folder: str) -> str:
+    """Renames to the first number that is larger than all there are; returns the new path."""
+    while True:
+        path = os.path.join(folder, str(1 + max(_numbers(folder), default=0)))
+        try:
+            tf.io.gfile.rename(aside, path)
+            return path
+        except tf.errors.OpError:
+            if not tf.io.gfile.exists(path):  # else another process was faster
+                raise
 
 
 def _numbers(folder: str) -> list[int]:

@@ -1,18 +1,21 @@
 """SavedModels that serve what was evaluated, from encoded image bytes to class names."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from vit_tf.export.check import check_served
+from vit_tf.export.attention import attention as attention_of
+from vit_tf.export.check import check_served, first_examples
+from vit_tf.export.model_card import write_card
 from vit_tf.export.numbered_folder import writing_next_number
+from vit_tf.export.options import ExportOptions
+from vit_tf.export.serving_files import write_serving_files
 from vit_tf.export.serving_module import ServingModule, embedding
+from vit_tf.export.warmup import write_warmup_requests
 
 
 def export_saved_model(
@@ -22,21 +25,26 @@ def export_saved_model(
     class_names: Sequence[str],
     export_dir: str,
     facts: dict[str, Any] | None = None,
+    options: ExportOptions | None = None,
+    measure: Callable[[str], dict[str, Any]] | None = None,
 ) -> str:
     """Writes a SavedModel with the evaluation's preprocessing, and checks it before it is seen.
 
-    Signatures: `serving_default` takes `image_bytes` (strings [batch]); `image` takes `images`
-    (uint8 [batch, height, width, channels]). Both return `logits`, `probabilities`, `top_ids`,
-    `top_names` and `top_probabilities`. Of a model of `create_model`, `embed` takes `image_bytes`
-    and returns `pre_logits` [batch, width]. `assets.extra/model_card.json` says what it is.
+    `ServingModule` describes the signatures. Beside them lie in `assets.extra` `model_card.json`,
+    `labels.txt` (a name a line) and the requests that TensorFlow Serving warms up with. A fresh
+    process without `vit_tf` must answer as evaluation does, bit for bit; see `check_served`.
 
     Args:
-      model: the model.
+      model: the model, which computes in what is to be served.
       predict: see `ServingModule`.
-      evaluation_input: `vit_tf.data.Input` of the evaluation.
+      evaluation_input: `vit_tf.data.Input` of the evaluation, or `ExampleImages`.
       class_names: a name for each of the model's classes.
       export_dir: folder of numbered exports; the new one gets the next number.
       facts: more for the model card.
+      options: of these `top_k`, `attention` and `serving`; the others are for who makes the model,
+        such as `export_model`.
+      measure: takes the folder of the SavedModel, once it is checked; what it returns goes into the
+        card as `"served_accuracy"`.
 
     Returns:
       Path of the new folder.
@@ -46,27 +54,27 @@ def export_saved_model(
       ValueError: if the evaluation's images cannot be read.
       OSError: if it cannot be written. Whatever is raised, nothing is left in `export_dir`.
     """
-    module = ServingModule(model, predict, evaluation_input.preprocess, class_names)
-    with writing_next_number(export_dir) as (aside, final):
-        tf.saved_model.save(module, aside, signatures=module.signatures())
-        card = {
-            "model": getattr(model, "variant", None) or type(model).__name__,
-            "config": keras.saving.serialize_keras_object(model)["config"],
-            "parameters": int(sum(np.prod(w.shape) for w in model.trainable_weights)),
-            "preprocess": str(evaluation_input.preprocess),
-            "class_names": list(class_names),
-            "largest_difference_to_evaluation": check_served(
-                aside,
-                predict,
-                evaluation_input,
-                class_names,
-                model.compute_dtype,
-                embed=functools.partial(embedding, model) if module.embeds else None,
-            ),
-            **(facts or {}),
+    options = options or ExportOptions()
+    preprocess = evaluation_input.preprocess
+    attention = options.attention
+    module = ServingModule(model, predict, preprocess, class_names, options.top_k, attention)
+    name = options.serving or os.path.basename(os.path.normpath(export_dir))
+    with writing_next_number(export_dir) as written:
+        tf.saved_model.save(module, written.aside, signatures=module.signatures())
+        features = {
+            "embed": functools.partial(embedding, model),
+            "attention": functools.partial(attention_of, model, kinds=attention),
         }
-        extra = os.path.join(aside, "assets.extra")
-        tf.io.gfile.makedirs(extra)
-        with tf.io.gfile.GFile(os.path.join(extra, "model_card.json"), "w") as file:
-            file.write(json.dumps(card, indent=1, default=str))
-    return final
+        checked = check_served(
+            written.aside, predict, evaluation_input, class_names, model.compute_dtype, features
+        )
+        facts = {**(facts or {}), "check": checked}
+        facts["largest_difference_to_evaluation"] = checked["largest_difference"]
+        if measure is not None:
+            facts["served_accuracy"] = measure(written.aside)
+        write_card(written.aside, model, evaluation_input, class_names, facts)
+        encoded, _ = first_examples(evaluation_input)
+        write_warmup_requests(written.aside, encoded, name)
+    if options.serving is not None:
+        write_serving_files(export_dir, options.serving)
+    return written.path

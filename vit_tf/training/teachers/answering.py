@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vit_tf.analysis.fingerprints import saved_weights_fingerprint, weights_fingerprint
 from vit_tf.checkpoints import load_checkpoint
-from vit_tf.evaluation.fingerprints import saved_weights_fingerprint, weights_fingerprint
 from vit_tf.models.base import ImageModel
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.training.teachers.scaling import BYTES, Scaling

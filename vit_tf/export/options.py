@@ -1,0 +1,51 @@
+"""What can be chosen when a model is exported."""
+
+import dataclasses
+import difflib
+
+# Served dtype -> Keras policy; the weights stay float32.
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+WEIGHTS = ("averages", "raw")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """What a SavedModel is to hold.
+
+    Args:
+      precision: what the served graph computes in, `"float32"` or `"bfloat16"`. Default: what the
+        model computes in. The weights are float32 in either case.
+      weights: which ones of a training checkpoint: `"averages"` (of `RunConfig.ema`) or `"raw"`.
+        Default: those that the run evaluates.
+      top_k: how many classes an answer names; no more than there are.
+      attention: adds the signature `attention`, with `"rollout"`, `"maps"` or both.
+      serving: the name under which TensorFlow Serving is to serve it, whose files are then written
+        beside; see `vit_tf.export.serving_files`. Default: none are.
+      evaluate: measures the SavedModel's accuracy on the whole evaluation split, for the card.
+
+    Raises:
+      ValueError: if one is not of these.
+    """
+
+    precision: str | None = None
+    weights: str | None = None
+    top_k: int = 5
+    attention: tuple[str, ...] = ()
+    serving: str | None = None
+    evaluate: bool = False
+
+    def __post_init__(self):
+        _check("precision", self.precision, tuple(PRECISIONS))
+        _check("weights", self.weights, WEIGHTS)
+        for name in self.attention:
+            _check("attention", name, ("rollout", "maps"))
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {self.top_k}")
+
+
+def _check(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
+    if value is None or value in allowed:
+        return
+    close = difflib.get_close_matches(value, allowed, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}; given {value!r}{meant}")
