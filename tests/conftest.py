@@ -1,5 +1,6 @@
 """Fixtures shared by the whole suite."""
 
+import contextlib
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -44,7 +45,7 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 def exports_checked_here():
     """Exports are checked in this process: one of its own each would cost the suite minutes.
 
-    Tests of that process ask for `fresh_process`.
+    Tests of that process ask for `in_fresh_process`.
     """
     from vit_tf.export import check, fresh_process
 
@@ -53,9 +54,15 @@ def exports_checked_here():
         yield
 
 
-@pytest.fixture
-def fresh_process(monkeypatch):
-    """Exports are checked as users have them checked, in a process without `vit_tf`."""
+@pytest.fixture(scope="session")
+def in_fresh_process():
+    """Makes scopes in which exports are checked as users' are, in a process without `vit_tf`."""
     from vit_tf.export import check, served_outputs
 
-    monkeypatch.setattr(check, "served_outputs", served_outputs.served_outputs)
+    @contextlib.contextmanager
+    def scope():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(check, "served_outputs", served_outputs.served_outputs)
+            yield
+
+    return scope

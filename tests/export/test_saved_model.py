@@ -2,7 +2,11 @@
 
 import functools
 import json
+import os
+import re
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -10,9 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vit_tf.analysis.fingerprints import saved_graph_fingerprint, weights_fingerprint
 from vit_tf.data.input import Input
 from vit_tf.data.tfds_source import TFDSSource
-from vit_tf.export import export_saved_model, serving_module
+from vit_tf.export import ExportOptions, export_saved_model, serving_module
+from vit_tf.export.saved_keras import keras_model_of, model_card
 from vit_tf.models import create_model, extract_features
 from vit_tf.training import Classification
 
@@ -26,8 +32,8 @@ def eval_input(digits_dir):
     return Input(TFDSSource(digits_dir, "test"), ops, batch_size=16, training=False)
 
 
-def make_model():
-    keras.utils.set_random_seed(0)
+def make_model(seed=0):
+    keras.utils.set_random_seed(seed)
     model = create_model(
         "vit",
         image_size=16,
@@ -39,7 +45,7 @@ def make_model():
         pool="token",
         num_classes=10,
     )
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     for weight in model.trainable_weights:  # the head's zeros would hide any difference
         weight.assign(weight + rng.normal(0, 0.3, weight.shape))
     return model
@@ -60,9 +66,11 @@ def predict(model):
 
 
 @pytest.fixture(scope="module")
-def exported(model, predict, eval_input, tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp("export"))
-    return export_saved_model(model, predict, eval_input, NAMES, folder, {"step": 7})
+def exported(model, predict, eval_input, tmp_path_factory, in_fresh_process):
+    folder = str(tmp_path_factory.mktemp("digits"))
+    options = ExportOptions(attention=("rollout", "maps"))
+    with in_fresh_process():
+        return export_saved_model(model, predict, eval_input, NAMES, folder, {"step": 7}, options)
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +128,38 @@ def test_any_batch_size(exported, count, encoded):
     assert outputs["logits"].shape == (count, 10)
 
 
-def test_the_model_card_says_what_it_is(exported):
+def test_the_model_card_says_what_it_is(exported, model):
     card = json.loads((Path(exported) / "assets.extra/model_card.json").read_text())
     assert card["preprocess"].startswith("decode|resize(20")
     assert card["class_names"] == list("0123456789")
     assert card["step"] == 7
-    assert card["largest_difference_to_evaluation"] <= 1e-5
+    assert card["largest_difference_to_evaluation"] == 0
+    assert card["data"] == {"name": "digits", "version": "1.0.0", "split": "test", "examples": 360}
+    assert (card["precision"], card["parameters"]) == ("float32", model.count_params())
+    assert card["origin"] is None
+    assert card["fingerprints"] == {
+        "weights": weights_fingerprint(model),
+        "graph": saved_graph_fingerprint(exported),
+    }
+    assert card["versions"]["tensorflow"] == tf.__version__
+    assert card["signatures"]["model"] == {
+        "inputs": {"images": "float32 [?, 16, 16, 3]"},
+        "outputs": {"logits": "float32 [?, 10]", "probabilities": "float32 [?, 10]"},
+    }
+    assert card["signatures"]["classify"]["inputs"] == {"image_bytes": "string [?]"}
+    assert (Path(exported) / "assets.extra/labels.txt").read_text().split("\n") == [*NAMES, ""]
+
+
+def test_every_signature_was_checked_in_a_process_without_vit_tf(exported):
+    check = model_card(exported)["check"]
+    assert check["signatures"] == [
+        "preprocess", "serving_default", "attention", "classify", "embed", "image", "image_float",
+        "model", "tf_example",
+    ]  # fmt: skip
+    assert (check["images"], check["largest_difference"]) == (16, 0)
+    assert sorted(os.listdir(exported)) == [
+        "assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"
+    ]  # fmt: skip
 
 
 def test_exports_are_numbered_and_nothing_else_is_left(model, predict, eval_input, tmp_path):
@@ -183,7 +217,7 @@ def test_a_served_model_that_differs_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bfloat16_model_is_compared_as_precisely_as_bfloat16_is(eval_input, tmp_path):
+def test_a_bfloat16_model_serves_the_evaluated_bits_and_comes_back(eval_input, tmp_path):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -193,6 +227,43 @@ def test_a_bfloat16_model_is_compared_as_precisely_as_bfloat16_is(eval_input, tm
         keras.config.set_dtype_policy(policy)
     assert model.compute_dtype == "bfloat16"
     assert Path(path).name == "1"
+    card = model_card(path)
+    assert (card["precision"], card["check"]["largest_difference"]) == ("mixed_bfloat16", 0)
+    again = keras_model_of(card)
+    assert {layer.compute_dtype for layer in again._flatten_layers()} == {"bfloat16", "float32"}
+    images = next(iter(eval_input()))["image"]
+    np.testing.assert_array_equal(again(images), model(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_random_models_with_standardized_images_serve_the_evaluated_bits(
+    digits_dir, tmp_path, in_fresh_process, policy
+):
+    ops = "decode|crop_ratio(16, 0.9)|standardize"  # its divisions are not to be rewritten
+    data = Input(TFDSSource(digits_dir, "test"), ops, batch_size=16, training=False)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = make_model(seed=1)
+        with in_fresh_process():
+            path = export_saved_model(model, predict_of(model), data, NAMES, str(tmp_path))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model_card(path)["check"]["largest_difference"] == 0
+
+
+@pytest.mark.slow
+def test_saved_model_cli_lists_every_signature(exported):
+    command = "from tensorflow.python.tools.saved_model_cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", command, "show", "--all", f"--dir={exported}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listed = set(re.findall(r"signature_def\['(\w+)'\]", done.stdout))
+    assert listed - {"__saved_model_init_op"} == set(model_card(exported)["signatures"])
 
 
 def test_a_folder_that_cannot_be_made_is_named(model, predict, eval_input):

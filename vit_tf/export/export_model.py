@@ -93,7 +93,6 @@ def in_precision(model: keras.Model, precision: str | None) -> keras.Model:
     if policy == model.dtype_policy.name:
         return model
     other = type(model).from_config({**model.get_config(), "dtype": policy})
-    other.variant, other.origin = model.variant, model.origin
     values = weight_names(model.weights)
     for name, weight in weight_names(other.weights).items():
         weight.assign(values[name])

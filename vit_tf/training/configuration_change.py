@@ -17,6 +17,7 @@ _FREE = {
     "run": {
         "checkpoint",
         "export_dir",
+        "export_options",
         "continuous_eval_timeout",
         "allow_config_change",
         "evaluators",

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.analysis.learning_curve import plot_learning_curve
-from vit_tf.export import export_saved_model
+from vit_tf.export import ExportOptions, export_saved_model
+from vit_tf.export.export_model import in_precision, names_of_classes
 from vit_tf.models.lora import merged_model
 from vit_tf.training import strategies
 from vit_tf.training.checkpoint_files import damage
@@ -32,6 +33,7 @@ from vit_tf.training.report import start_report
 from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_log import RunLog
 from vit_tf.training.same_run import SameRun
+from vit_tf.training.served_accuracy import served_accuracy
 from vit_tf.training.state import holds_averages, load_weights
 from vit_tf.training.tasks import Task
 from vit_tf.training.train_run import TrainRun
@@ -324,6 +326,7 @@ class Estimator:
         evaluation_input: Any,
         export_dir: str | os.PathLike | None = None,
         checkpoint: str = "latest",
+        options: ExportOptions | None = None,
     ) -> str:
         """Writes a SavedModel that takes encoded images and does the evaluation's preprocessing.
 
@@ -333,26 +336,56 @@ class Estimator:
           export_dir: where to; each export is a new numbered folder in it, as TensorFlow Serving
             watches them. Default: `model_dir/export`.
           checkpoint: `"latest"`, `"best"`, a step number or a path.
+          options: precision, weights, signatures; see `ExportOptions`.
 
         Returns:
           The folder that was written.
 
         Raises:
           RuntimeError: if served outputs differ from evaluated ones; nothing is published then.
+          ValueError: if averages are asked for and the checkpoint has none.
         """
+        options = options or ExportOptions()
         path = self.model_dir.find_checkpoint(checkpoint)
         model = self._build_model()  # outside the strategy: a SavedModel must not hold replicas
         self.task.check_input(model, evaluation_input)
-        step = load_weights(model, path, self._takes_averages(path))
-        model = merged_model(model)
+        averages = self._exports_averages(path, options.weights)
+        step = load_weights(model, path, averages)
+        model = in_precision(merged_model(model), options.precision)
         return export_saved_model(
             model,
             predict=lambda images: self.task.predict_values(model, images),
             evaluation_input=evaluation_input,
             class_names=class_names(evaluation_input, model),
             export_dir=os.fspath(export_dir or self.model_dir.join("export")),
-            facts={"step": step, "checkpoint": path, "precision": self.precision},
+            facts={
+                "step": step,
+                "checkpoint": path,
+                "weights": "averages" if averages else "raw",
+                "evaluation": self._evaluation_of(step),
+                "configuration": self.model_dir.read_text("config.gin"),
+            },
+            options=options,
+            measure=served_accuracy(evaluation_input) if options.evaluate else None,
         )
+
+    def _exports_averages(self, path: str, weights: str | None) -> bool:
+        if weights is None:
+            return self._takes_averages(path)
+        if weights == "averages" and not holds_averages(path):
+            raise ValueError(
+                f"{path} holds no averages of the weights (RunConfig.ema; a best checkpoint holds "
+                "those that were evaluated); export its weights with weights = 'raw'"
+            )
+        return weights == "averages"
+
+    def _evaluation_of(self, step: int) -> dict[str, Any] | None:
+        """The run's last evaluation at a step, or else before it; None if there is none."""
+        logs = [RunLog(self.model_dir), RunLog(self.model_dir, _EVAL_METRICS)]
+        rows = [row for log in logs for row in log.rows() if row["kind"] == "eval"]
+        rows = [row for row in rows if row["step"] <= step]
+        last = max(rows, key=lambda row: row["step"], default=None)
+        return last and {name: last[name] for name in last if name not in ("kind", "time")}
 
     def _start(self, input_fn: InputFn, steps: int | None) -> TrainRun:
         """Sets a training run up, restores it and says what is about to happen."""
@@ -465,5 +498,4 @@ class Estimator:
 
 def class_names(input_fn: InputFn, model: keras.Model) -> list[str]:
     """A name for each of a model's classes: the input's, or their numbers."""
-    names = list(getattr(input_fn, "class_names", None) or [])
-    return names + [str(number) for number in range(len(names), model.num_classes)]
+    return names_of_classes(getattr(input_fn, "class_names", None), model)

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.analysis.label_text import label_set, label_text
+from vit_tf.export import ExportOptions
 from vit_tf.training import configuration
 from vit_tf.training.dry_run import dry_run
 from vit_tf.training.estimator import Estimator, class_names
@@ -32,6 +33,7 @@ def run(
     continuous_eval_timeout: float = 3600.0,
     allow_config_change: bool = False,
     only_plan: bool = False,
+    export_options: ExportOptions | None = None,
 ) -> Any:
     """Does what a mode says with the task and the inputs that gin names.
 
@@ -52,6 +54,7 @@ def run(
       allow_config_change: whether training may go on with another configuration than it began
         with.
       only_plan: does nothing but find out what training would be; see `dry_run`.
+      export_options: what an export is to hold.
 
     Returns:
       Metrics of training and evaluation; the path that predict or export wrote, None in workers
@@ -97,7 +100,8 @@ def run(
     elif mode == "predict":
         result = _write_predictions(estimator, needed("eval_input"), checkpoint)
     elif estimator.model_dir.chief:
-        result = estimator.export_saved_model(needed("eval_input"), export_dir, checkpoint)
+        held_out = needed("eval_input")
+        result = estimator.export_saved_model(held_out, export_dir, checkpoint, export_options)
         print(f"SavedModel: {result}", flush=True)
     else:
         result = None
