@@ -149,10 +149,8 @@ def _check_flags() -> None:
     others = _OF_NAMES if _MODEL_DIR.value else _OF_RUNS
     given = [f"--{name}" for name in others if flags.FLAGS[name].present]
     if given:
-        kind = "--model or a .keras file" if _MODEL_DIR.value else "a run"
-        raise ValueError(
-            f"{', '.join(given)}: for the export of {kind}, which is not what is named"
-        )
+        kind = "a model by its name" if _MODEL_DIR.value else "a run (--gin_file, --model_dir)"
+        raise ValueError(f"{', '.join(given)}: only for the export of {kind}; leave it out")
     if not _MODEL_DIR.value and not (_MODEL.value or _WEIGHTS.value):
         raise ValueError(
             "name what to export: --gin_file and --model_dir of a run, --model and --weights, or "
