@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from vit_tf.export import numbered_folder
-from vit_tf.export.numbered_folder import writing_next_number
+from vit_tf.export.numbered_folder import writing_folder, writing_next_number
 
 
 def write(folder, text="whole"):
@@ -95,3 +95,19 @@ def test_what_a_killed_process_left_is_removed_and_what_runs_is_kept(tmp_path):
         write(tmp_path)
         assert names(tmp_path) == sorted([stays, elsewhere, "1"])
         running.kill()
+
+
+def test_a_folder_of_ones_own_name_is_there_whole_or_not(tmp_path):
+    path = tmp_path / "made" / "onnx"
+    with pytest.raises(KeyboardInterrupt), writing_folder(str(path)) as aside:
+        Path(aside).mkdir()
+        raise KeyboardInterrupt
+    assert names(tmp_path / "made") == []
+    with writing_folder(str(path)) as aside:
+        Path(aside).mkdir()
+        (Path(aside) / "file").write_text("whole")
+        assert not path.exists()
+    assert names(tmp_path / "made") == ["onnx"]
+    with pytest.raises(FileExistsError, match="onnx is there already"), writing_folder(str(path)):
+        pass
+    assert (path / "file").read_text() == "whole"

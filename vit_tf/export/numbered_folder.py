@@ -1,4 +1,4 @@
-"""Folders of numbered exports, as TensorFlow Serving watches them: each is there whole or not."""
+"""Folders of exports, numbered as TensorFlow Serving watches them: each is there whole or not."""
 
 import contextlib
 import dataclasses
@@ -40,22 +40,50 @@ def writing_next_number(folder: str) -> Iterator[NumberedFolder]:
     Raises:
       OSError: if `folder` cannot be written or is a file; nothing is left there then.
     """
+    with _writing_aside(folder, "--export_dir") as aside:
+        written = NumberedFolder(aside)
+        yield written
+        written.path = _move_to_next_number(aside, folder)
+
+
+@contextlib.contextmanager
+def writing_folder(path: str) -> Iterator[str]:
+    """Gives a folder to write into, which becomes `path` when the block ends well.
+
+    Args:
+      path: a folder that is not there yet; the one that it lies in is made.
+
+    Yields:
+      The folder to write into.
+
+    Raises:
+      FileExistsError: if `path` is there already.
+      OSError: if it cannot be written; nothing is left there then.
+    """
+    if tf.io.gfile.exists(path):
+        raise FileExistsError(f"{path} is there already; remove it, or choose another name")
+    with _writing_aside(os.path.dirname(os.path.abspath(path)), "folder") as aside:
+        yield aside
+        tf.io.gfile.rename(aside, path)
+
+
+@contextlib.contextmanager
+def _writing_aside(folder: str, choice: str) -> Iterator[str]:
+    """Gives a folder's name inside `folder`, and removes what is there when the block has ended."""
     aside = os.path.join(folder, f"{_INCOMPLETE}{socket.gethostname()}-{os.getpid()}")
     if tf.io.gfile.exists(folder) and not tf.io.gfile.isdir(folder):
         raise NotADirectoryError(
-            f"--export_dir {folder} is a file; exports are numbered folders: name a folder for them"
+            f"{choice} {folder} is a file; exports are folders in it: name a folder for them"
         )
     try:
         tf.io.gfile.makedirs(folder)
         _remove_leftovers(folder)
-        written = NumberedFolder(aside)
-        yield written
-        written.path = _move_to_next_number(aside, folder)
+        yield aside
     except tf.errors.OpError as error:
         reason = " ".join(error.message.split())
         raise OSError(
             f"could not write an export to {folder}: {reason}. Nothing was published; make room, "
-            "or choose another --export_dir"
+            f"or choose another {choice}"
         ) from error
     finally:
         _remove(aside)

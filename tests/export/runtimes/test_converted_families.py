@@ -1,0 +1,36 @@
+"""Models of every family run in the other runtimes."""
+
+import numpy as np
+import pytest
+from tiny_exports import write_export
+
+from vit_tf.export.runtimes import convert, load
+from vit_tf.export.runtimes.served_model import ServedModel
+
+NOT_A_TRANSFORMER = {"depth": None, "mlp_dim": None, "num_heads": None, "patch_size": None}
+FAMILIES = {
+    "hybrid": {"image_size": 32, "patch_size": 1, "resnet_stages": (1,)},
+    "bit": {**NOT_A_TRANSFORMER, "image_size": 32, "width": None, "resnet_stages": (1,)},
+    "deit_distilled": {},
+    "deit3": {},
+    "mixer": {"mlp_dim": None, "num_heads": None, "tokens_mlp_dim": 8, "channels_mlp_dim": 32},
+    "vit_c": {"patch_size": None, "stem_widths": (4, 4, 6, 8)},
+    "flexivit": {},
+}
+
+
+@pytest.fixture(scope="module")
+def runtimes():
+    for extra in ("ai_edge_litert", "tf2onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(extra)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_gives_the_saved_models_logits(runtimes, tmp_path, family):
+    served = ServedModel(write_export(tmp_path / "1", family, **FAMILIES[family]))
+    images = np.random.default_rng(0).uniform(-1, 1, (3, *served.image_shape)).astype(np.float32)
+    expected = served(images)["logits"]
+    for kind in ("litert_float32", "onnx", "openvino"):
+        found = load(convert(served, kind, str(tmp_path / kind)))(images)["logits"]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
