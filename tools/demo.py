@@ -33,13 +33,13 @@ _SERVED_VERSION = flags.DEFINE_string(
     "served_version", None, "number or label of its version at the server [the newest]"
 )
 _MODEL = flags.DEFINE_string("model", None, "name of a model, such as vit_b16")
-_WEIGHTS = flags.DEFINE_string("weights", None, "of --model: a tag or a file")
+_WEIGHTS = flags.DEFINE_string("weights", None, "of --model: a tag or a file; or a .keras file")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "describes the run; several times")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "folder of a run")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "of the run: latest, best, step, path")
 _CLASS_NAMES = flags.DEFINE_string(
-    "class_names", None, "file with a class name a line, for --model or --model_dir"
+    "class_names", None, "file with a class name a line, for --weights or --model_dir"
 )
 _GALLERY = flags.DEFINE_string("gallery", None, "folder of images to compare with, one a class")
 _TITLE = flags.DEFINE_string("title", "What does it see?", "heading of the page")

@@ -3,6 +3,7 @@ r"""Classifies images: files, folders and patterns, with an export, a run, a mod
   python tools/predict.py --saved_model=runs/quickstart/export photo.jpg more_photos/ 'x/**/*.png'
   python tools/predict.py --model=vit_b16 --weights=augreg_in21k+in1k_224 \
       --class_names=imagenet.txt photo.jpg
+  python tools/predict.py --weights=model.keras photo.jpg
   python tools/predict.py --gin_file=gin/recipes/cifar10.gin --model_dir=runs/cifar10 \
       --checkpoint=best photos/
   python tools/predict.py --server=grpc://localhost:8500 photo.jpg       or http://localhost:8501
@@ -37,13 +38,13 @@ _SERVED_VERSION = flags.DEFINE_string(
     "served_version", None, "number or label of its version at the server [the newest]"
 )
 _MODEL = flags.DEFINE_string("model", None, "name of a model, such as vit_b16")
-_WEIGHTS = flags.DEFINE_string("weights", None, "of --model: a tag or a file")
+_WEIGHTS = flags.DEFINE_string("weights", None, "of --model: a tag or a file; or a .keras file")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "describes the run; several times")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
 _MODEL_DIR = flags.DEFINE_string("model_dir", None, "folder of a run")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "of the run: latest, best, step, path")
 _CLASS_NAMES = flags.DEFINE_string(
-    "class_names", None, "file with a class name a line, for --model or --model_dir"
+    "class_names", None, "file with a class name a line, for --weights or --model_dir"
 )
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "jsonl"], "what to print")
 _TOP_K = flags.DEFINE_integer("top_k", 3, "classes to print for an image", lower_bound=1)

@@ -16,12 +16,13 @@ from PIL import Image
 
 from vit_tf.data import Preprocess
 from vit_tf.data.digits import digits_collection
+from vit_tf.export.card_lines import card_lines
 from vit_tf.export.classify_files import AttentionWriter, classify_files
 from vit_tf.export.prediction_table import table_lines
 from vit_tf.export.predictors import KerasPredictor, Prediction, SavedModelPredictor
 from vit_tf.export.serving_module import ServingModule
 from vit_tf.models import create_model, extract_features
-from vit_tf.training import Classification, named_predictor
+from vit_tf.training import Classification
 from vit_tf.training.named_predictor import load_predictor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,8 +253,9 @@ def test_a_table_is_for_people_and_csv_has_its_header_even_alone():
     [
         ({}, "name one model: --saved_model, .*; given none"),
         ({"saved_model": "a", "server": "b"}, "name one model: .*; given 2"),
-        ({"model": "vit_ti16"}, "--model and --weights go together"),
-        ({"saved_model": "a", "class_names": "b"}, "--class_names goes with --model and"),
+        ({"model": "vit_ti16"}, "--model=vit_ti16 needs --weights: fresh ones know nothing"),
+        ({"weights": "x.npz"}, "name a model: "),
+        ({"saved_model": "a", "class_names": "b"}, "--class_names goes with --weights and"),
         ({"model_dir": "a"}, "--model_dir needs --gin_file"),
     ],
 )
@@ -262,12 +264,36 @@ def test_flags_that_do_not_go_together_are_named(flags, message):
         load_predictor(**flags)
 
 
-def test_a_named_model_gets_its_class_names_from_a_file(model, tmp_path, monkeypatch, images):
-    classify = functools.partial(Classification(lambda: model).predict_values, model)
-    named = named_predictor.load_models.__globals__["NamedModel"]("a ViT", model, OPS, classify)
-    monkeypatch.setattr(named_predictor, "load_models", lambda **_: [named])
+def test_a_keras_file_gets_its_class_names_from_another(model, in_process, tmp_path, images):
+    model.save(tmp_path / "model.keras")
     (tmp_path / "names.txt").write_text("\n".join(NAMES) + "\n")
-    flags = {"model": "vit", "weights": "x.npz", "class_names": str(tmp_path / "names.txt")}
-    [prediction] = load_predictor(**flags, top_k=7).classify(images[:1])
+    flags = {"weights": f"{tmp_path}/model.keras", "class_names": f"{tmp_path}/names.txt"}
+    predictor = load_predictor(**flags, top_k=7)
+    assert predictor.describe() == "model.keras"
+    [prediction] = predictor.classify(images[:1])
     assert prediction.names == tuple(f"digit {i}" for i in prediction.ids)
     assert len(prediction.ids) == 7
+
+
+def test_the_model_cards_facts_are_lines_for_a_person():
+    card = {
+        "model": "vit_s16",
+        "parameters": 22050664,
+        "class_names": ["a", "b"],
+        "data": {"name": "cifar10", "version": "1.0.0", "split": "test", "examples": 10000},
+        "evaluation": {"accuracy": 0.5554, "examples": 10000},
+        "origin": {"source": "a paper", "licence": "Apache-2.0", "upstream": None},
+        "configuration": "x = 1",
+        "step": None,
+    }
+    assert card_lines(card) == {
+        "model": "vit_s16",
+        "parameters": "22,050,664",
+        "classes": "2",
+        "evaluated on": "cifar10 1.0.0, test",
+        "accuracy": "55.54 % of 10,000 images",
+        "source": "a paper",
+        "licence": "Apache-2.0",
+    }
+    older = {"model": "ViT", "class_names": ["a"], "preprocess": "decode"}
+    assert card_lines(older) == {"model": "ViT", "classes": "1", "preprocess": "decode"}

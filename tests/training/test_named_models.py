@@ -88,7 +88,7 @@ def test_what_does_not_go_together_is_said(tmp_path):
         load_models(["vit_ti16"], ["a", "b"])
     with pytest.raises(ValueError, match="--model_dir needs --gin_file"):
         load_models(model_dirs=["runs/a"])
-    with pytest.raises(FileNotFoundError, match="is no SavedModel, .*tools/train.py"):
+    with pytest.raises(FileNotFoundError, match="is no SavedModel, .*tools/export.py"):
         load_models(saved_models=[str(tmp_path)])
 
 

@@ -23,7 +23,7 @@ def find_saved_model(folder: str) -> str:
             return numbered
     raise FileNotFoundError(
         f"{folder} is no SavedModel, nor a folder of numbered ones; write one with python "
-        "tools/train.py --mode=export"
+        "tools/export.py"
     )
 
 

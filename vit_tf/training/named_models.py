@@ -102,13 +102,15 @@ def load_models(
 def _of_name(name: str, weights: str) -> NamedModel:
     model = create_model(name, weights=None if weights == FRESH else weights)
     title = f"{name} fresh" if weights == FRESH else f"{name} {os.path.basename(weights)}"
-    return NamedModel(title, model, model.preprocessing.ops, functools.partial(_values, model))
+    return NamedModel(
+        title, model, model.preprocessing.ops, functools.partial(softmax_values, model)
+    )
 
 
 def _of_saved_model(folder: str) -> NamedModel:
     card = model_card(folder)
     model = keras_model_of(card)
-    values = functools.partial(_values, model)
+    values = functools.partial(softmax_values, model)
     return NamedModel(folder, model, card["preprocess"], values, saved_model=card["folder"])
 
 
@@ -131,7 +133,8 @@ def _of_run(model_dir: str | None, checkpoint: str) -> NamedModel:
     return NamedModel(f"{title} {about}", model, preprocess, values)
 
 
-def _values(model: keras.Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
+def softmax_values(model: keras.Model, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    """`"logits"` and `"probabilities"`, float32 [batch, classes], of preprocessed images."""
     logits = tf.cast(model(images, training=False), tf.float32)
     return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 

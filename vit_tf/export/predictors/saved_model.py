@@ -2,11 +2,10 @@
 
 import tensorflow as tf
 
+from vit_tf.export.card_lines import card_lines
 from vit_tf.export.predictors.signatures import SignaturePredictor
 from vit_tf.export.saved_keras import model_card
 from vit_tf.export.saved_model_folder import find_saved_model
-
-_UNTOLD = ("config", "class_names", "folder")  # too long for a line
 
 
 class SavedModelPredictor(SignaturePredictor):
@@ -40,11 +39,9 @@ class SavedModelPredictor(SignaturePredictor):
             )
 
     def facts(self) -> dict[str, str]:
-        """What the model card says, without what would fill more than a line."""
+        """What the model card says; see `card_lines`."""
         try:
             card = model_card(self.folder)
         except FileNotFoundError:
             return {}
-        told = {key: value for key, value in card.items() if key not in _UNTOLD}
-        lines = {key.replace("_", " "): str(value) for key, value in told.items() if value}
-        return {**lines, "classes": str(len(card["class_names"]))}
+        return card_lines(card)
