@@ -420,3 +420,12 @@ def test_draw_gives_the_numbers_of_stateless_uniform():
     for seed in ([0, 0], [3, 2**40], [-1, 5]):
         expected = tf.random.stateless_uniform([2, 7], tf.constant(seed, tf.int64))
         np.testing.assert_array_equal(draw([2, 7], tf.constant(seed, tf.int64)), expected)
+
+
+@pytest.mark.parametrize("op", ["standardize", "value_range(-1, 1)", "value_range(0, 1)"])
+def test_scaling_gives_the_same_bits_in_a_graph_that_tensorflow_optimizes(op):
+    preprocess = Preprocess(f"decode|{op}")
+    pixels = tf.tile(tf.range(256)[:, None, None], [1, 1, 3])
+    served = tf.function(preprocess.image_from_pixels)(tf.cast(pixels, tf.uint8))
+    expected = preprocess.image_from_pixels(tf.cast(pixels, tf.uint8))
+    np.testing.assert_array_equal(served, expected)

@@ -254,6 +254,20 @@ def test_random_models_with_standardized_images_serve_the_evaluated_bits(
 
 
 @pytest.mark.slow
+def test_a_served_model_that_works_in_this_process_alone_is_not_published(
+    model, predict, eval_input, tmp_path, in_fresh_process
+):
+    def needs_this_process(images):
+        outputs = predict(images)
+        logits = tf.numpy_function(lambda values: values, [outputs["logits"]], tf.float32)
+        return {**outputs, "logits": tf.ensure_shape(logits, [None, 10])}
+
+    with in_fresh_process(), pytest.raises(RuntimeError, match="without vit_tf.*failed .*pyfunc"):
+        export_saved_model(model, needs_this_process, eval_input, NAMES, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_saved_model_cli_lists_every_signature(exported):
     command = "from tensorflow.python.tools.saved_model_cli import main; main()"
     done = subprocess.run(

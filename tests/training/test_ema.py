@@ -9,6 +9,8 @@ from processes import assert_same_run, tensors
 from stepping import Regression, Steps, batches
 
 from vit_tf.data import Mixing
+from vit_tf.export import ExportOptions
+from vit_tf.export.saved_keras import keras_model_of, model_card
 from vit_tf.training import BadSteps, Ema, Estimator, Optimization, RunConfig
 
 EMA = Ema(decay=0.8, warmup=True)
@@ -73,10 +75,31 @@ def test_an_export_serves_the_averages(trained, eval_input, tmp_path):
 
     make, _, _ = trained
     expected = next(iter(make().predict(eval_input)))["probabilities"]
-    serve = tf.saved_model.load(make().export_saved_model(eval_input, tmp_path))
+    path = make().export_saved_model(eval_input, tmp_path)
+    assert model_card(path)["weights"] == "averages"
+    serve = tf.saved_model.load(path)
     record = next(iter(eval_input.encoded()))
     outputs = serve.signatures["serving_default"](image_bytes=record["image"][None])
     np.testing.assert_allclose(outputs["probabilities"][0], expected, rtol=0, atol=1e-5)
+
+
+def test_an_export_serves_the_weights_themselves_when_these_are_asked_for(
+    trained, eval_input, tmp_path
+):
+    make, result, model_dir = trained
+    raw, averages = (ExportOptions(weights=kind) for kind in ("raw", "averages"))
+    card = model_card(make().export_saved_model(eval_input, tmp_path, options=raw))
+    assert (card["weights"], card["step"]) == ("raw", 12)
+    assert card["evaluation"]["step"] == 12
+    assert card["evaluation"]["accuracy"] == result["accuracy"]
+    kernel = keras_model_of(card).head.kernel.numpy()
+    saved = tensors(model_dir, 12)
+    head = "head.Skernel/.ATTRIBUTES/VARIABLE_VALUE"
+    np.testing.assert_array_equal(kernel, saved[f"model/{head}"])
+    with pytest.raises(ValueError, match="best-12 holds no raw weights, only averages ones"):
+        make().export_saved_model(eval_input, tmp_path, "best", raw)
+    with pytest.raises(ValueError, match="best-12 holds no averages weights, only raw ones"):
+        make(None).export_saved_model(eval_input, tmp_path, "best", averages)
 
 
 @pytest.mark.slow

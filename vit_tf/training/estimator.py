@@ -343,13 +343,13 @@ class Estimator:
 
         Raises:
           RuntimeError: if served outputs differ from evaluated ones; nothing is published then.
-          ValueError: if averages are asked for and the checkpoint has none.
+          ValueError: if the checkpoint does not hold the weights that are asked for.
         """
         options = options or ExportOptions()
         path = self.model_dir.find_checkpoint(checkpoint)
         model = self._build_model()  # outside the strategy: a SavedModel must not hold replicas
         self.task.check_input(model, evaluation_input)
-        averages = self._exports_averages(path, options.weights)
+        kind, averages = self._exported_weights(path, options.weights)
         step = load_weights(model, path, averages)
         model = in_precision(merged_model(model), options.precision)
         return export_saved_model(
@@ -361,7 +361,7 @@ class Estimator:
             facts={
                 "step": step,
                 "checkpoint": path,
-                "weights": "averages" if averages else "raw",
+                "weights": kind,
                 "evaluation": self._evaluation_of(step),
                 "configuration": self.model_dir.read_text("config.gin"),
             },
@@ -369,15 +369,24 @@ class Estimator:
             measure=served_accuracy(evaluation_input) if options.evaluate else None,
         )
 
-    def _exports_averages(self, path: str, weights: str | None) -> bool:
-        if weights is None:
-            return self._takes_averages(path)
-        if weights == "averages" and not holds_averages(path):
-            raise ValueError(
-                f"{path} holds no averages of the weights (RunConfig.ema; a best checkpoint holds "
-                "those that were evaluated); export its weights with weights = 'raw'"
-            )
-        return weights == "averages"
+    def _exported_weights(self, path: str, wanted: str | None) -> tuple[str, bool]:
+        """`"averages"` or `"raw"`, and whether they are the averages beside a checkpoint's weights.
+
+        The best checkpoint holds nothing but what was evaluated, which may be the averages.
+        """
+        is_best = os.path.dirname(path) == self.model_dir.join("best")
+        ema = self.config.ema
+        alone = "averages" if is_best and ema and ema.evaluate else "raw"
+        if wanted is None and self._takes_averages(path):
+            return "averages", True
+        if wanted in (None, alone):
+            return alone, False
+        if wanted == "averages" and holds_averages(path):
+            return wanted, True
+        raise ValueError(
+            f"{path} holds no {wanted} weights, only {alone} ones; leave --weights_kind out, or "
+            "name another --checkpoint of a run with RunConfig.ema"
+        )
 
     def _evaluation_of(self, step: int) -> dict[str, Any] | None:
         """The run's last evaluation at a step, or else before it; None if there is none."""
