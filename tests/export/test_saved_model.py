@@ -236,14 +236,13 @@ def test_a_bfloat16_model_serves_the_evaluated_bits_and_comes_back(eval_input, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
-def test_random_models_with_standardized_images_serve_the_evaluated_bits(
-    digits_dir, tmp_path, in_fresh_process, policy
+def test_bfloat16_and_standardized_images_are_served_with_the_evaluated_bits(
+    digits_dir, tmp_path, in_fresh_process
 ):
     ops = "decode|crop_ratio(16, 0.9)|standardize"  # its divisions are not to be rewritten
     data = Input(TFDSSource(digits_dir, "test"), ops, batch_size=16, training=False)
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         model = make_model(seed=1)
         with in_fresh_process():
