@@ -38,11 +38,13 @@ def map_rows(
     missing = tf.data.Dataset.from_tensors((count, tf.zeros(result.shape, result.dtype)))
     results = results.ignore_errors().concatenate(missing)
     indices, values = results.batch(count + 1).get_single_element()
-    last = tf.size(indices) - 1
+    read = tf.size(indices, tf.int64) - 1
     places = tf.tensor_scatter_nd_update(
-        tf.fill([count + 1], last), indices[:, None], tf.range(last + 1)
+        tf.fill([count + 1], read), indices[:, None], tf.range(read + 1)
     )[:count]
-    return tf.gather(values, places), places == last
+    # The first rows are no copy, unlike gathered ones.
+    values = tf.cond(read == count, lambda: values[:count], lambda: tf.gather(values, places))
+    return tf.ensure_shape(values, [None, *result.shape]), places == read
 
 
 def blank_failed(
