@@ -179,8 +179,8 @@ for output in ("top_names", "top_probabilities", "error"):
 
 With vit_tf:
 
-python tools/predict.py --server=grpc://localhost:8500 --server_model={name} photo.jpg
-python tools/predict.py --server=http://localhost:8501 --server_model={name} photo.jpg
+python tools/predict.py --server=grpc://localhost:8500 --served_model={name} photo.jpg
+python tools/predict.py --server=http://localhost:8501 --served_model={name} photo.jpg
 
 
 An image that cannot be read never fails a request: its row of the output "error" says why. With

@@ -12,6 +12,8 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from vit_tf.data.decode import decode_image
+
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # One image, as an interactive client sends them, and a small batch, as batching merges them. More
 # than a server's largest batch would fail.
@@ -88,8 +90,7 @@ def _feeds(
 
 def _as_jpeg(image: bytes) -> bytes:
     try:
-        pixels = tf.io.decode_image(image, channels=3, expand_animations=False)
-        return tf.io.encode_jpeg(pixels, quality=_JPEG_QUALITY).numpy()
+        return tf.io.encode_jpeg(decode_image(image), quality=_JPEG_QUALITY).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(
             f"no warm-up request from an image of {len(image)} bytes that cannot be decoded: "
