@@ -19,6 +19,8 @@ evaluation bit for bit; otherwise nothing is published.
   --precision=bfloat16            computes in bfloat16; the weights stay float32
   --weights_kind=raw              of a run that averages weights (RunConfig.ema) those themselves
   --attention=rollout,maps        adds the signature attention
+  --image_sizes=384,448x336       adds classify_384 and classify_448x336 (height first), with the
+                                  same weights at that input size
   --top_k=10                      how many classes an answer names
   --evaluate                      measures the SavedModel on the whole split, for the model card
   --serving --name=flowers        also writes the files that TensorFlow Serving is started with
@@ -65,6 +67,7 @@ _PRECISION = flags.DEFINE_string(
     "precision", None, "float32 or bfloat16 [what the model computes in]"
 )
 _ATTENTION = flags.DEFINE_list("attention", [], "rollout, maps or both")
+_IMAGE_SIZES = flags.DEFINE_list("image_sizes", [], "further input sizes: 384 or HEIGHTxWIDTH")
 _TOP_K = flags.DEFINE_integer("top_k", 5, "classes that an answer names", lower_bound=1)
 _SERVING = flags.DEFINE_bool("serving", False, "writes TensorFlow Serving's files beside it")
 _EVALUATE = flags.DEFINE_bool("evaluate", False, "measures accuracy on the whole split")
@@ -115,6 +118,7 @@ def _export() -> None:
         weights=_WEIGHTS_KIND.value,
         top_k=_TOP_K.value,
         attention=tuple(_ATTENTION.value),
+        image_sizes=_image_sizes(),
         serving=name if _SERVING.value else None,
         evaluate=_EVALUATE.value,
     )
@@ -142,11 +146,22 @@ def _export() -> None:
     print(f"SavedModel: {path}", flush=True)
 
 
+def _image_sizes() -> tuple[tuple[int, int], ...]:
+    sizes = []
+    for text in _IMAGE_SIZES.value:
+        sides = text.strip().split("x")
+        if len(sides) > 2 or not all(side.isdigit() for side in sides):
+            raise ValueError(f"--image_sizes are written 384 or 448x336; given {text!r}")
+        sizes.append((int(sides[0]), int(sides[-1])))
+    return tuple(sizes)
+
+
 def _check_flags() -> None:
     """Raises ValueError where flags are missing or of two different ways."""
     if bool(_MODEL_DIR.value) != bool(_GIN_FILE.value):
         raise ValueError("a run is named by --gin_file and --model_dir, both of them")
     others = _OF_NAMES if _MODEL_DIR.value else _OF_RUNS
+    _image_sizes()
     given = [f"--{name}" for name in others if flags.FLAGS[name].present]
     if given:
         kind = "a model by its name" if _MODEL_DIR.value else "a run (--gin_file, --model_dir)"

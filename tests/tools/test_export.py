@@ -60,13 +60,21 @@ def test_a_keras_file_is_exported_with_names_in_bfloat16_and_evaluated(files, di
         str(tmp_path),
         dataset=digits_dir,
         class_names=str(files / "labels.txt"),
-        options=ExportOptions(precision="bfloat16", top_k=3, serving="digits", evaluate=True),
+        options=ExportOptions(
+            precision="bfloat16",
+            top_k=3,
+            image_sizes=(12, (16, 8)),
+            serving="digits",
+            evaluate=True,
+        ),
     )
     card = model_card(path)
     assert card["class_names"] == NAMES
     assert card["precision"] == "mixed_bfloat16"
     assert card["served_accuracy"]["examples"] == 360
     assert card["signatures"]["classify"]["outputs"]["top_names"] == "string [?, 3]"
+    assert {"classify_12", "classify_16x8"} < set(card["check"]["signatures"])
+    assert card["check"]["largest_difference"] == 0
     assert (tmp_path / "model.config").exists()
 
 
@@ -103,6 +111,7 @@ def test_weights_that_leave_a_head_fresh_are_refused(files, tmp_path):
         ((), "name what to export: --gin_file and --model_dir of a run, --model and"),
         (("--model_dir=x",), "a run is named by --gin_file and --model_dir, both"),
         (("--weights=x.keras",), "--export_dir says where to write, and is missing"),
+        (("--weights=x.keras", "--image_sizes=1x2x3"), "--image_sizes are written 384 or 448x336;"),
         (("--weights=x.keras", "--checkpoint=best"), "--checkpoint: only for the export of a run"),
         (
             ("--gin_file=a.gin", "--model_dir=x", "--images=y"),

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf.data.preprocess import Preprocess
+from vit_tf.export.example_images import ExampleImages
 from vit_tf.export.served_outputs import served_outputs
 from vit_tf.export.warmup import read_signatures
 
@@ -39,6 +40,7 @@ def check_served(
     class_names: Sequence[str],
     compute_dtype: str = "float32",
     features: Mapping[str, Predict] | None = None,
+    at_sizes: Mapping[str, tuple[Preprocess, Predict]] | None = None,
 ) -> dict[str, Any]:
     """Compares all signatures, called in a fresh process without `vit_tf`, with the evaluation.
 
@@ -56,6 +58,8 @@ def check_served(
       class_names: a name a class.
       compute_dtype: what the model computes in.
       features: such functions for the signatures `embed` and `attention`.
+      at_sizes: by the name of a signature that takes images at another size, the preprocessing and
+        such a function for it.
 
     Returns:
       For the model card: `"images"`, how many; `"signatures"`, the names;
@@ -71,13 +75,18 @@ def check_served(
         "predict": _Evaluated(predict, compute_dtype),
         "preprocess": lambda given: {"images": given},
         **{n: _Evaluated(f, compute_dtype) for n, f in (features or {}).items()},
+        **{n: _Evaluated(f, compute_dtype) for n, (_, f) in (at_sizes or {}).items()},
     }
     # What others build on first: its difference explains theirs.
     names = sorted(read_signatures(saved_model), key=lambda name: (_ORDER.get(name, 2), name))
     preprocess = evaluation_input.preprocess
-    cases = [
-        case for name in names for case in _cases(name, functions, encoded, images, preprocess)
-    ]
+    cases = []
+    for name in names:
+        seen = images
+        if name in (at_sizes or {}):
+            resized = ExampleImages(encoded[:_FEW], at_sizes[name][0])
+            seen = next(iter(resized()))["image"].numpy()
+        cases += _cases(name, functions, encoded, seen, preprocess)
     calls = [(case.signature, case.arguments) for case in cases]
     for case, outputs in zip(cases, served_outputs(saved_model, calls), strict=True):
         _compare(case, outputs, preprocess)

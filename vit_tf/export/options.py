@@ -19,6 +19,8 @@ class ExportOptions:
         Default: those that the run evaluates.
       top_k: how many classes an answer names; no more than there are.
       attention: adds the signature `attention`, with `"rollout"`, `"maps"` or both.
+      image_sizes: further input sizes in pixels, a side or (height, width), each served as
+        `classify_<size>` with the same weights.
       serving: the name under which TensorFlow Serving is to serve it, whose files are then written
         beside; see `vit_tf.export.serving_files`. Default: none are.
       evaluate: measures the SavedModel's accuracy on the whole evaluation split, for the card.
@@ -31,6 +33,7 @@ class ExportOptions:
     weights: str | None = None
     top_k: int = 5
     attention: tuple[str, ...] = ()
+    image_sizes: tuple[int | tuple[int, int], ...] = ()
     serving: str | None = None
     evaluate: bool = False
 

@@ -10,12 +10,14 @@ import tensorflow as tf
 
 from vit_tf.export.attention import attention as attention_of
 from vit_tf.export.check import check_served, first_examples
+from vit_tf.export.image_sizes import predict_at, preprocess_at, size_name
 from vit_tf.export.model_card import write_card
 from vit_tf.export.numbered_folder import writing_next_number
 from vit_tf.export.options import ExportOptions
 from vit_tf.export.serving_files import write_serving_files
 from vit_tf.export.serving_module import ServingModule, embedding
 from vit_tf.export.warmup import write_warmup_requests
+from vit_tf.models.arguments import as_pair
 
 
 def export_saved_model(
@@ -41,8 +43,8 @@ def export_saved_model(
       class_names: a name for each of the model's classes.
       export_dir: folder of numbered exports; the new one gets the next number.
       facts: more for the model card.
-      options: of these `top_k`, `attention` and `serving`; the others are for who makes the model,
-        such as `export_model`.
+      options: of these what to serve; `precision`, `weights` and `evaluate` are for who makes the
+        model, such as `export_model`.
       measure: takes the folder of the SavedModel, once it is checked; what it returns goes into the
         card as `"served_accuracy"`.
 
@@ -57,7 +59,10 @@ def export_saved_model(
     options = options or ExportOptions()
     preprocess = evaluation_input.preprocess
     attention = options.attention
-    module = ServingModule(model, predict, preprocess, class_names, options.top_k, attention)
+    module = ServingModule(
+        model, predict, preprocess, class_names, options.top_k, attention, options.image_sizes
+    )
+    sizes = [as_pair("image_sizes", size) for size in options.image_sizes]
     name = options.serving or os.path.basename(os.path.normpath(export_dir))
     with writing_next_number(export_dir) as written:
         tf.saved_model.save(module, written.aside, signatures=module.signatures())
@@ -66,7 +71,19 @@ def export_saved_model(
             "attention": functools.partial(attention_of, model, kinds=attention),
         }
         checked = check_served(
-            written.aside, predict, evaluation_input, class_names, model.compute_dtype, features
+            written.aside,
+            predict,
+            evaluation_input,
+            class_names,
+            model.compute_dtype,
+            features,
+            {
+                f"classify_{size_name(size)}": (
+                    preprocess_at(model, size, preprocess),
+                    predict_at(model, size, predict),
+                )
+                for size in sizes
+            },
         )
         facts = {**(facts or {}), "check": checked}
         facts["largest_difference_to_evaluation"] = checked["largest_difference"]
