@@ -212,6 +212,22 @@ def test_a_float32_model_that_differs_is_not_published(
     assert list(tmp_path.iterdir()) == []
 
 
+class UnsupportedOperationError(Exception):
+    """What a converter of another house raises."""
+
+
+def test_what_a_runtime_cannot_take_is_said_in_one_line(served, tmp_path, monkeypatch):
+    def write(served, folder, images):
+        (Path(folder) / "model").write_text("half")
+        raise UnsupportedOperationError("no operation Erfc\nmany\nlines")
+
+    monkeypatch.setitem(all_kinds(), "twice", Twice(1).kind(write=write))
+    message = f"twice cannot be made of the SavedModel {served.folder}: no operation Erfc$"
+    with pytest.raises(RuntimeError, match=message):
+        convert(served, "twice", str(tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("factor", "published"), [(1.1, True), (np.nan, False)])
 def test_a_quantised_model_is_judged_by_its_accuracy_but_has_to_give_numbers(
     served, digit_batch, tmp_path, monkeypatch, factor, published

@@ -44,8 +44,8 @@ def convert(
       FileNotFoundError: if there is no SavedModel.
       FileExistsError: if `output` is there already.
       ImportError: if the runtime is not installed.
-      RuntimeError: if the model's outputs differ from the SavedModel's by more than the kind's
-        tolerance.
+      RuntimeError: if the runtime cannot take the model, or the model's outputs differ from the
+        SavedModel's by more than the kind's tolerance.
       OSError: if it cannot be written. Whatever is raised, nothing is left at `output`.
     """
     found = get_kind(kind)
@@ -57,8 +57,8 @@ def convert(
         raise ValueError(f"{kind} takes the ranges of its activations from images; give some")
     with writing_folder(output) as aside:
         os.makedirs(aside)
-        facts = found.write(served, aside, images)
-        difference = _check(found, served, found.open(aside, _all_threads()), images)
+        facts, run = _write_and_open(found, served, aside, images)
+        difference = _check(found, served, run, images)
         metadata = {
             "kind": kind,
             "model": served.card["model"],
@@ -139,6 +139,26 @@ def _checked_images(
                 f"preprocessed images float32 {list(served.image_shape)}"
             )
     return images
+
+
+def _write_and_open(
+    kind: Kind, served: ServedModel, folder: str, images: Sequence[np.ndarray]
+) -> tuple[dict[str, object], Run]:
+    """Returns the kind's facts and the model ready to run.
+
+    Raises:
+      RuntimeError: for whatever a runtime says that it cannot do.
+      OSError: if it cannot be written.
+    """
+    try:
+        return kind.write(served, folder, images), kind.open(folder, _all_threads())
+    except OSError:
+        raise
+    except Exception as error:  # each converter and runtime has exceptions of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise RuntimeError(
+            f"{kind.name} cannot be made of the SavedModel {served.folder}: {reason}"
+        ) from error
 
 
 def _check(kind: Kind, served: ServedModel, run: Run, images: Sequence[np.ndarray]) -> float:
