@@ -3,9 +3,11 @@
 import functools
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import keras
@@ -107,13 +109,32 @@ def tool(*arguments):
     )
 
 
-def test_the_tool_prints_json_lines_and_writes_attention(exported, saved, folder, tmp_path):
+def tool_beside_a_terminal(*arguments):
+    """Runs it with stderr on a terminal and stdout in a pipe; returns status and both."""
+    terminal, its_end = pty.openpty()
+    termios.tcsetwinsize(its_end, (24, 80))
+    command = [sys.executable, "tools/predict.py", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": its_end}
+    with subprocess.Popen(command, cwd=ROOT, env=QUIET, text=True, **pipes) as process:
+        os.close(its_end)
+        printed = process.stdout.read()
+    said = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    return process.returncode, printed, said
+
+
+def test_the_tool_prints_json_lines_with_progress_and_writes_attention(
+    exported, saved, folder, tmp_path
+):
     pictures = tmp_path / "attention"
     pattern = folder / "**" / "a.png"
-    done = tool(f"--saved_model={exported}", pattern, "--format=jsonl", f"--attention={pictures}")
-    assert done.returncode == 0, done.stderr
-    assert f"SavedModel {exported}/3, the newest" in done.stderr.splitlines()
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    status, printed, said = tool_beside_a_terminal(
+        f"--saved_model={exported}", pattern, "--format=jsonl", f"--attention={pictures}"
+    )
+    assert status == 0, said
+    assert f"SavedModel {exported}/3, the newest" in said
+    assert "2/2" in said
+    rows = [json.loads(line) for line in printed.splitlines()]
     files = [folder / "a.png", folder / "more" / "a.png"]
     assert [row["file"] for row in rows] == list(map(str, files))
     for row, expected in zip(rows, saved.classify([f.read_bytes() for f in files]), strict=True):
