@@ -285,6 +285,7 @@ class ServingDouble:
             ("127.0.0.1", rest_port), _rest_handler(models)
         )
         self._rest.daemon_threads = True
+        self._rest.handle_error = lambda *arguments: None  # a client that went away
         self.rest_port = self._rest.server_address[1]
         self._grpc.start()
         threading.Thread(target=self._rest.serve_forever, daemon=True).start()
