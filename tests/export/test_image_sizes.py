@@ -1,6 +1,7 @@
 """One SavedModel at several input sizes: each as a model of that size with the same weights."""
 
 import functools
+import types
 
 import keras
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from vit_tf.checkpoints import load_checkpoint, save_checkpoint
 from vit_tf.data.preprocess import Preprocess
+from vit_tf.export import ExportOptions, export_saved_model
 from vit_tf.export.serving_module import ServingModule
 from vit_tf.models import create_model
 from vit_tf.training import Classification
@@ -75,7 +77,7 @@ def test_weights_are_written_once(tmp_path):
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("vit", {"position_embedding": "sincos2d"}, "16 pixels alone: it has sincos2d positions"),
+        ("vit", {"position_embedding": "sincos2d"}, "one size alone: it has sincos2d positions"),
         ("vit", {"patch_size": 8}, r"patch_size=\(8, 8\) does not divide image_size=\(36, 36\)"),
     ],
 )
@@ -87,10 +89,19 @@ def test_a_model_that_cannot_take_a_size_says_so(family, changes, message):
 def test_a_mixer_has_one_size():
     sizes = {"tokens_mlp_dim": 4, "channels_mlp_dim": 4, "width": 8, "depth": 1}
     mixer = create_model("mixer", image_size=16, patch_size=8, num_classes=10, **sizes)
-    with pytest.raises(ValueError, match="Mixer takes images of 16 pixels alone: it has no table"):
+    with pytest.raises(ValueError, match="Mixer takes images of one size alone: it has no table"):
         serving(mixer, [32])
 
 
 def test_a_preprocessing_that_is_not_the_models_is_not_guessed_at():
     with pytest.raises(ValueError, match=r"the evaluation's is decode\|resize\(20\)"):
         serving(make("vit", 16), [32], "decode|resize(20)|central_crop(16)|value_range(-1, 1)")
+
+
+def test_an_export_is_asked_for_sizes_by_its_options(tmp_path):
+    model = make("vit", 16, position_embedding="sincos2d")
+    evaluated = types.SimpleNamespace(preprocess=Preprocess(model.preprocessing.ops))
+    options = ExportOptions(image_sizes=(32,))
+    with pytest.raises(ValueError, match="export it without image_sizes"):
+        export_saved_model(model, model, evaluated, NAMES, str(tmp_path), options=options)
+    assert not list(tmp_path.iterdir())

@@ -65,8 +65,8 @@ def _grid_size_at(model: keras.Model, size: Size) -> Size:
     if positions not in ("learned", "none"):
         what = f"has {positions} positions" if positions else "has no table of positions"
         raise ValueError(
-            f"the model {name} takes images of {size_name(model.image_size)} pixels alone: it "
-            f"{what}, and only learned ones are resized; export it without image_sizes"
+            f"the model {name} takes images of one size alone: it {what}, and only learned ones "
+            "are resized; export it without image_sizes"
         )
     config = {**model.get_config(), "image_size": size}
     # The constructor knows what goes; no weights are made.
