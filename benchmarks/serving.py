@@ -159,7 +159,7 @@ def main() -> None:
             contender.end()
     facts = {}
     for contender in contenders:
-        latency = 1000 * np.percentile(contender.single, [50, 99])
+        latency = (1000 * np.percentile(contender.single, [50, 99])).tolist()
         facts[contender.name] = {
             "images/s at batch 16": round(statistics.median(r[contender.name] for r in rounds), 1),
             "p50 ms": round(latency[0], 1),
