@@ -121,10 +121,15 @@ def preprocess():
 
 
 @pytest.fixture(scope="module")
-def loaded(model, predict, preprocess, tmp_path_factory):
+def folder(model, predict, preprocess, tmp_path_factory):
     module = ServingModule(model, predict, preprocess, NAMES, attention=("rollout", "maps"))
     folder = str(tmp_path_factory.mktemp("saved"))
     tf.saved_model.save(module, folder, signatures=module.signatures())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
     return tf.saved_model.load(folder)
 
 
@@ -153,6 +158,17 @@ def assert_blank(outputs, failed):
             rows = values[failed]
             blank = -1 if name == "top_ids" else b"" if name == "top_names" else 0
             np.testing.assert_array_equal(rows, np.full_like(rows, blank), err_msg=name)
+
+
+def test_a_session_as_of_tensorflow_serving_gives_the_same(folder, serve):
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], folder)
+        signature = loaded.signature_def["classify"]
+        names = {key: tensor.name for key, tensor in signature.outputs.items()}
+        outputs = session.run(names, {signature.inputs["image_bytes"].name: MIXED})
+    expected = serve("classify", image_bytes=tf.constant(MIXED))
+    np.testing.assert_allclose(outputs["logits"], expected["logits"], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(outputs["error"], expected["error"])
 
 
 def test_signatures_have_the_agreed_names_and_tensors(loaded):

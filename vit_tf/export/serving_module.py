@@ -60,7 +60,10 @@ class ServingModule(tf.Module):
     ):
         super().__init__()
         check_attention(model, attention)
-        self.model = model
+        # TensorFlow Serving's loader restores no variables of a Keras model that is tracked itself,
+        # so that its variables are, and the model is hidden in a function.
+        self._weights = [variable.value for variable in model.variables]
+        self._model = lambda: model
         self._preprocess = preprocess
         self.class_names = tf.Variable(list(class_names), trainable=False, dtype=tf.string)
         self._top_k = min(top_k, len(class_names))
@@ -83,6 +86,11 @@ class ServingModule(tf.Module):
         self._explain = tf.function(
             lambda encoded: describe_images(encoded, str(preprocess)), input_signature=[strings]
         )
+
+    @property
+    def model(self) -> keras.Model:
+        """The model that is served."""
+        return self._model()
 
     @property
     def embeds(self) -> bool:
