@@ -16,7 +16,7 @@ Serving may watch the folder. Before, a fresh process without vit_tf loads the S
 answers to images of the evaluation (for a name: of --images or --dataset) must be those of
 evaluation bit for bit; otherwise nothing is published.
 
-  --precision=bfloat16            computes in bfloat16; the weights stay float32
+  --precision=bfloat16            computes in bfloat16, and stores the weights of the blocks so
   --weights_kind=raw              of a run that averages weights (RunConfig.ema) those themselves
   --attention=rollout,maps        adds the signature attention
   --image_sizes=384,448x336       adds classify_384 and classify_448x336 (height first), with the

@@ -228,7 +228,7 @@ def test_a_bfloat16_model_serves_the_evaluated_bits_and_comes_back(eval_input, t
     assert model.compute_dtype == "bfloat16"
     assert Path(path).name == "1"
     card = model_card(path)
-    assert (card["precision"], card["check"]["largest_difference"]) == ("mixed_bfloat16", 0)
+    assert (card["precision"], card["check"]["largest_difference"]) == ("bfloat16", 0)
     again = keras_model_of(card)
     assert {layer.compute_dtype for layer in again._flatten_layers()} == {"bfloat16", "float32"}
     images = next(iter(eval_input()))["image"]

@@ -70,7 +70,7 @@ def test_a_keras_file_is_exported_with_names_in_bfloat16_and_evaluated(files, di
     )
     card = model_card(path)
     assert card["class_names"] == NAMES
-    assert card["precision"] == "mixed_bfloat16"
+    assert card["precision"] == "bfloat16"
     assert card["served_accuracy"]["examples"] == 360
     assert card["signatures"]["classify"]["outputs"]["top_names"] == "string [?, 3]"
     assert {"classify_12", "classify_16x8"} < set(card["check"]["signatures"])

@@ -8,11 +8,12 @@ import keras
 import tensorflow as tf
 
 from vit_tf.export.example_images import ExampleImages
-from vit_tf.export.options import PRECISIONS, ExportOptions
+from vit_tf.export.options import ExportOptions
 from vit_tf.export.saved_model import export_saved_model
 from vit_tf.models.lora import merged_model
 from vit_tf.models.weight_names import weight_names
 
+_DENSE_OF_BLOCKS = ".*/(qkv|out|dense_in|dense_out)"  # paths of layers
 _PROBABILITIES = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 
 
@@ -83,15 +84,27 @@ def export_model(
 
 
 def in_precision(model: keras.Model, precision: str | None) -> keras.Model:
-    """The same model computing in another precision; its weights stay as they are.
+    """The same model computing in a precision.
+
+    In bfloat16 the dense layers of the blocks, where nearly all weights are, also store them so:
+    they round them before each use anyway, and nothing changes but memory and time. Other weights,
+    such as those of norms, stay float32.
 
     Args:
       model: of `create_model`.
-      precision: see `ExportOptions`; None returns the model as it is.
+      precision: see `ExportOptions`; None for what the model computes in.
     """
-    policy = PRECISIONS[precision] if precision else model.dtype_policy.name
-    if policy == model.dtype_policy.name:
+    precision = precision or model.compute_dtype
+    if precision != "bfloat16":
+        if precision == model.compute_dtype:
+            return model
+        policy = precision
+    elif model.dtype_policy.name == "bfloat16":  # all weights are stored so already
         return model
+    else:
+        policy = keras.dtype_policies.DTypePolicyMap(
+            keras.DTypePolicy("mixed_bfloat16"), {_DENSE_OF_BLOCKS: keras.DTypePolicy("bfloat16")}
+        )
     other = type(model).from_config({**model.get_config(), "dtype": policy})
     values = weight_names(model.weights)
     for name, weight in weight_names(other.weights).items():

@@ -43,7 +43,7 @@ def write_card(
         "model": getattr(model, "variant", None) or type(model).__name__,
         "parameters": _parameters(model),
         "origin": dataclasses.asdict(origin) if origin else None,
-        "precision": model.dtype_policy.name,
+        "precision": model.compute_dtype,
         "preprocess": str(evaluation_input.preprocess),
         "data": _data(evaluation_input),
         **facts,

@@ -3,8 +3,7 @@
 import dataclasses
 import difflib
 
-# Served dtype -> Keras policy; the weights stay float32.
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+PRECISIONS = ("float32", "bfloat16")
 WEIGHTS = ("averages", "raw")
 
 
@@ -14,7 +13,7 @@ class ExportOptions:
 
     Args:
       precision: what the served graph computes in, `"float32"` or `"bfloat16"`. Default: what the
-        model computes in. The weights are float32 in either case.
+        model computes in. See `in_precision` for how weights are stored.
       weights: which ones of a training checkpoint: `"averages"` (of `RunConfig.ema`) or `"raw"`.
         Default: those that the run evaluates.
       top_k: how many classes an answer names; no more than there are.
@@ -38,7 +37,7 @@ class ExportOptions:
     evaluate: bool = False
 
     def __post_init__(self):
-        _check("precision", self.precision, tuple(PRECISIONS))
+        _check("precision", self.precision, PRECISIONS)
         _check("weights", self.weights, WEIGHTS)
         for name in self.attention:
             _check("attention", name, ("rollout", "maps"))
