@@ -12,6 +12,10 @@ from vit_tf.export.runtimes.served_model import ServedModel
 # [b, classes].
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
+# Largest difference of a logit from the SavedModel's as a share of the largest logit. float32:
+# kernels that sum in another order. float16: weights rounded to 11 bits. bfloat16: all to 8 bits.
+TOLERANCES = {"float32": 1e-4, "float16": 4e-3, "bfloat16": 3e-2}
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:

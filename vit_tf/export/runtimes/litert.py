@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from vit_tf.export.check import TOLERANCES
-from vit_tf.export.runtimes.base import Kind, Run
+from vit_tf.export.runtimes.base import TOLERANCES, Kind, Run
+from vit_tf.export.runtimes.litert_gelu import with_known_gelu
 from vit_tf.export.runtimes.served_model import ServedModel
 
 _FILE = "model.tflite"
@@ -33,7 +33,8 @@ def _write(
     served: ServedModel, folder: str, images: Sequence[np.ndarray], precision: str
 ) -> dict[str, object]:
     # Keras 3's variables are not frozen by `from_saved_model`, and read as nothing there.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([served.function], served.trackable)
+    function = with_known_gelu(served.function)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
     if precision != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if precision == "float16":

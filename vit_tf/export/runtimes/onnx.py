@@ -3,26 +3,15 @@
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from vit_tf.export.check import TOLERANCES
-from vit_tf.export.runtimes.base import Kind, Run
+from vit_tf.export.runtimes.base import TOLERANCES, Kind, Run
 from vit_tf.export.runtimes.served_model import ServedModel
 
 _FILE = "model.onnx"
 _OPSET = 18  # the newest that tf2onnx 1.17 writes
-
-
-def _erfc(context: Any, node: Any, name: str, args: Any) -> None:
-    """Writes erfc(x), of the exact GELU, as 1 - erf(x); ONNX has no operation for it."""
-    one = context.make_const(f"{name}/one", np.array(1, np.float32))
-    erf = context.make_node("Erf", [node.input[0]], name=f"{name}/erf")
-    inputs = [one.output[0], erf.output[0]]
-    context.remove_node(name)
-    context.make_node("Sub", inputs, name=name, outputs=node.output)
 
 
 def _write(served: ServedModel, folder: str, images: Sequence[np.ndarray]) -> dict[str, object]:
@@ -31,12 +20,7 @@ def _write(served: ServedModel, folder: str, images: Sequence[np.ndarray]) -> di
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     spec = tf.TensorSpec([None, *served.image_shape], tf.float32, name="images")
     function = tf.function(lambda images: served.function(images=images))
-    model, _ = tf2onnx.convert.from_function(
-        function,
-        [spec],
-        opset=_OPSET,
-        custom_op_handlers={"Erfc": (_erfc, [])},
-    )
+    model, _ = tf2onnx.convert.from_function(function, [spec], opset=_OPSET)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     with open(os.path.join(folder, _FILE), "wb") as file:

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vit_tf.export.check import TOLERANCES
-from vit_tf.export.runtimes.base import Kind, Run
+from vit_tf.export.runtimes.base import TOLERANCES, Kind, Run
 from vit_tf.export.runtimes.served_model import ServedModel
 
 _FILE = "model.xml"  # the weights lie beside it in model.bin
