@@ -93,7 +93,9 @@ def export_saved_model(
         facts = {**(facts or {}), "check": checked}
         facts["largest_difference_to_evaluation"] = checked["largest_difference"]
         if measure is not None:
-            facts["served_accuracy"] = measure(written.aside)
+            facts["served_accuracy"] = measured = measure(written.aside)
+            shown = ", ".join(f"{name} {value:,.4g}" for name, value in measured.items())
+            print(f"served: {shown}", flush=True)
         write_card(written.aside, model, evaluation_input, class_names, facts)
         encoded, _ = first_examples(evaluation_input)
         write_warmup_requests(written.aside, encoded, name)
