@@ -27,7 +27,9 @@ An error is one line; VIT_TF_TRACEBACK=1 in the environment also shows where it 
 """
 
 import os
+import signal
 import sys
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
@@ -60,6 +62,7 @@ def main(argv: list[str]) -> None:
     from vit_tf.training.configuration import readable
     from vit_tf.training.named_models import load_models
 
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         data = [parse_data(text) for text in _DATASET.value]
         models = load_models(
@@ -79,6 +82,9 @@ def main(argv: list[str]) -> None:
         print(f"\n{evaluation.results_table(rows)}")
         if _OUT_DIR.value:
             print("\n" + "  ".join(evaluation.write_results(rows, _OUT_DIR.value, probes)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, TypeError, OSError, RuntimeError, tf.errors.OpError) as error:
         if os.environ.get("VIT_TF_TRACEBACK"):
             raise

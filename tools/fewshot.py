@@ -38,6 +38,7 @@ error (one line; VIT_TF_TRACEBACK=1 in the environment also shows where it was r
 """
 
 import os
+import signal
 import sys
 import time
 import warnings
@@ -97,7 +98,15 @@ def main(argv: list[str]) -> None:
 
     tf.get_logger().setLevel("ERROR")  # each model and data set is traced anew, which it warns of
     try:
+        os.makedirs(_OUT_DIR.value, exist_ok=True)
+    except OSError as error:
+        _fail(f"--out_dir={_OUT_DIR.value} cannot be written: {error.strerror}")
+    try:
         _measure_all()
+    except KeyboardInterrupt:
+        kept = "the same command goes on" if _CACHE_DIR.value else "with --cache_dir it would go on"
+        print(f"interrupted; {kept}", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, TypeError, OSError, RuntimeError, tf.errors.OpError) as error:
         if os.environ.get("VIT_TF_TRACEBACK"):
             raise

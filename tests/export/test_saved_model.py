@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,14 @@ def test_every_signature_was_checked_in_a_process_without_vit_tf(exported):
     assert sorted(os.listdir(exported)) == [
         "assets", "assets.extra", "fingerprint.pb", "saved_model.pb", "variables"
     ]  # fmt: skip
+
+
+def test_a_damaged_model_card_is_named(exported, tmp_path):
+    shutil.copytree(exported, tmp_path / "1")
+    card = tmp_path / "1/assets.extra/model_card.json"
+    card.write_text(card.read_text()[:500])
+    with pytest.raises(ValueError, match="model_card.json is damaged .* export the model again"):
+        model_card(str(tmp_path))
 
 
 def test_exports_are_numbered_and_nothing_else_is_left(model, predict, eval_input, exported):

@@ -67,6 +67,7 @@ class TFDSSource(Source):
                     f"{folder}: split {split!r} has {found:,} {what}, but expected_{what} is "
                     f"{number:,}. If it is the data that was meant, set "
                     f"TFDSSource.expected_{what} = {found} (or None)"
+                    + (f", and the model's number of classes to {found}" * (what == "classes"))
                 )
 
     def _init_from(

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -129,6 +130,12 @@ def measure_accuracy(
             raise ValueError(
                 f"the data has {num_classes} classes and the model {scores.shape[-1]}; name data "
                 "or a model with the same classes"
+            )
+        if scores.shape[-1] > num_classes:  # said once: this is traced once
+            warnings.warn(
+                f"the data has {num_classes} classes and the model {scores.shape[-1]}: they are "
+                f"taken for the first {num_classes} of the model",
+                stacklevel=2,
             )
         labels = labels_of(dense_targets(label, scores.shape[-1]))
         judged = {"labels": labels, "predicted": tf.argmax(scores, axis=-1)}

@@ -158,7 +158,9 @@ class FeatureCache:
             file = open(self.folder / ".lock", "w")  # noqa: SIM115
         except OSError as error:
             raise OSError(
-                error.errno, f"{self.folder} cannot be written ({os.strerror(error.errno)})"
+                error.errno,
+                f"{self.folder} cannot be written ({os.strerror(error.errno)}); choose another "
+                "cache_dir",
             ) from error
         with file:
             try:

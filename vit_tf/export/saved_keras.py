@@ -23,15 +23,19 @@ def model_card(folder: str) -> dict[str, Any]:
 
     Raises:
       FileNotFoundError: if it is no SavedModel that `export_saved_model` wrote.
+      ValueError: if the card is damaged.
     """
     place = find_saved_model(folder)
     path = os.path.join(place, "assets.extra", "model_card.json")
     if tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path) as file:
-            return {**json.loads(file.read()), "folder": place}
+            text = file.read()
+        try:
+            return {**json.loads(text), "folder": place}
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged ({error}); export the model again") from error
     raise FileNotFoundError(
-        f"{place} is no SavedModel of tools/train.py --mode=export: it has no "
-        "assets.extra/model_card.json"
+        f"{place} is no SavedModel of tools/export.py: it has no assets.extra/model_card.json"
     )
 
 

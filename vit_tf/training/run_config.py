@@ -92,7 +92,7 @@ class RunConfig:
         if self.steps is not None and self.epochs is not None:
             raise ValueError(
                 f"give RunConfig.steps or RunConfig.epochs, not both; given steps={self.steps} "
-                f"and epochs={self.epochs}"
+                f"and epochs={self.epochs}. Set the other one to None"
             )
         for name in _POSITIVE:
             value = getattr(self, name)

@@ -175,8 +175,8 @@ def _parts(
     if warmup_steps + cooldown_steps > length.steps or warmup_steps == length.steps > 0:
         raise ValueError(
             f"a warm-up of {warmup_steps} steps ({warmup!r}) and a cool-down of {cooldown_steps} "
-            f"({cooldown!r}) do not fit a run of {length.steps} steps; shorten them, or lengthen "
-            "RunConfig.steps or epochs"
+            f"({cooldown!r}) do not fit a run of {length.steps} steps; shorten them (the "
+            "schedule's warmup and cooldown, e.g. '5%'), or lengthen RunConfig.steps or epochs"
         )
     for name, value in (("final", final), ("warmup_start", warmup_start)):
         if value < 0:

@@ -28,7 +28,9 @@ class SavedModelPredictor(SignaturePredictor):
             # Kept, since its signatures hold their variables only weakly.
             self._loaded = tf.saved_model.load(self.folder)
         except (tf.errors.OpError, OSError) as error:
-            raise ValueError(f"{self.folder} cannot be loaded: {error}") from error
+            raise ValueError(
+                f"{self.folder} cannot be loaded: {error}; copy or export it again"
+            ) from error
         signatures = self._loaded.signatures
         super().__init__(signatures, f"SavedModel {self.folder}")
         inputs = signatures["serving_default"].structured_input_signature[1]

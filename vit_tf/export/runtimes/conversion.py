@@ -54,7 +54,9 @@ def convert(
     served.check_float32(kind)
     images = _checked_images(served, representative)
     if found.needs_images and not images:
-        raise ValueError(f"{kind} takes the ranges of its activations from images; give some")
+        raise ValueError(
+            f"{kind} takes the ranges of its activations from images; give some (--data_dir)"
+        )
     with writing_folder(output) as aside:
         os.makedirs(aside)
         facts, run = _write_and_open(found, served, aside, images)
