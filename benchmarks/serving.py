@@ -144,8 +144,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--torch_python", help="Python of an environment with torch and timm")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bursts", type=int, default=4, help="batches of 16 images a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bursts", type=int, default=3, help="batches of 16 images a round")
     arguments = parser.parse_args()
     print("machine  ", describe_machine())
     print("versions ", describe_versions(), flush=True)

@@ -161,7 +161,7 @@ def _answer(function, batch):
                 )
             merged[name] = np.concatenate(values)
         outputs = _run(function, merged)
-    except Exception as error:
+    except Exception as error:  # whatever it is, the clients wait for an answer
         for _, answer in batch:
             answer.set_exception(error)
         return

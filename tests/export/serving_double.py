@@ -125,7 +125,7 @@ def _guarded(method):
             return method(self, request)
         except Refused as refused:
             context.abort(grpc.StatusCode[refused.code], refused.message)
-        except Exception as error:
+        except Exception as error:  # as the server does, of whatever kind it is
             context.abort(grpc.StatusCode.INTERNAL, repr(error))
 
     return answer
@@ -184,7 +184,7 @@ def _rest_handler(models):
                 status, answer = 200, method(_spec(match), match["rest"])
             except Refused as refused:
                 status, answer = HTTP_STATUS[refused.code], {"error": refused.message}
-            except Exception as error:
+            except Exception as error:  # as above
                 status, answer = 500, {"error": repr(error)}
             content = json.dumps(answer).encode()
             self.send_response(status)

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from vit_tf.export.warmup import WARMUP_FILE, read_signatures, write_warmup_requests
+from vit_tf.export.saved_model_folder import read_signatures
+from vit_tf.export.warmup import WARMUP_FILE, write_warmup_requests
 
 
 @pytest.fixture(scope="module")

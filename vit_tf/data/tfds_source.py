@@ -66,8 +66,8 @@ class TFDSSource(Source):
                 raise ValueError(
                     f"{folder}: split {split!r} has {found:,} {what}, but expected_{what} is "
                     f"{number:,}. If it is the data that was meant, set "
-                    f"TFDSSource.expected_{what} = {found} (or None)"
-                    + (f", and the model's number of classes to {found}" * (what == "classes"))
+                    f"TFDSSource.expected_{what} = {found} (or None), and what else goes by it, "
+                    "such as the model's number of classes"
                 )
 
     def _init_from(

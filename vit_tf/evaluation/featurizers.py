@@ -104,7 +104,8 @@ class ModelFeaturizer(Featurizer):
             raise ValueError(
                 f"{self.name} takes images {list(self.model.input_shape[1:])}, and "
                 f"{str(data.preprocess)!r} makes {list(given)}; its own preprocessing is "
-                f"{self.model.preprocessing.ops!r}: give the data that, or the model its size"
+                f"{self.model.preprocessing.ops!r}; set Input.preprocess to it, or take a model of "
+                "that size"
             )
 
     def run(self, images: tf.Tensor, tensors: Sequence[str]) -> Mapping[str, tf.Tensor]:

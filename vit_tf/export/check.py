@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.export.example_images import ExampleImages
+from vit_tf.export.row_errors import encoded_example
+from vit_tf.export.saved_model_folder import read_signatures
 from vit_tf.export.served_outputs import served_outputs
-from vit_tf.export.warmup import read_signatures
 
 Outputs = dict[str, np.ndarray]
 Predict = Callable[[tf.Tensor], dict[str, tf.Tensor]]
@@ -168,7 +169,7 @@ def _cases(
         return cases
     arguments = {"image_bytes": np.array(encoded, object)}
     if signature == "tf_example":
-        arguments = {"examples": np.array([_as_example(image) for image in encoded], object)}
+        arguments = {"examples": np.array([encoded_example(image) for image in encoded], object)}
     elif signature == "model":
         arguments = {"images": images}
     return [_Case(signature, arguments, function(images))]
@@ -187,12 +188,6 @@ def _decoded(
     decode = Preprocess(first if plain else f"decode({evaluated.shape[-1]})")
     pixels = decode.image_from_bytes(encoded).numpy().astype(np.uint8)
     return pixels, evaluated if plain else preprocess.image_from_pixels(pixels).numpy()
-
-
-def _as_example(image: bytes) -> bytes:
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
-    features = tf.train.Features(feature={"image/encoded": feature})
-    return tf.train.Example(features=features).SerializeToString()
 
 
 def _compare(case: _Case, outputs: Outputs, preprocess: Preprocess) -> None:

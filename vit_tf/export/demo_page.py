@@ -1,19 +1,17 @@
 """A local web page on which a person drops an image and sees what a model makes of it."""
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
-from PIL import Image
 
 from vit_tf.analysis.attention_overlay import attention_overlay, enlarged_to_read
 from vit_tf.export import demo_html
 from vit_tf.export.demo_server import import_gradio
 from vit_tf.export.image_gallery import ImageGallery
-from vit_tf.export.predictors.base import Predictor
+from vit_tf.export.predictors.base import Predictor, plain_png
 
 _STRENGTH = 0.6
 _PRIVATE = {"api_visibility": "private"}
@@ -52,7 +50,7 @@ class Demo:
         self.predictor = predictor
         self.gallery = gallery
         self.without_attention: str | None = None
-        blank = _blank_png()
+        blank = plain_png(128)
         predictor.classify([blank])  # traces now, so that the first visitor need not wait
         try:
             predictor.attention([blank])
@@ -171,9 +169,3 @@ def _attention_part(gr: Any) -> tuple[Any, Any]:
         0, 1, _STRENGTH, step=0.05, label="Image \u2194 attention", buttons=[], elem_id="strength"
     )
     return picture, strength
-
-
-def _blank_png() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), "gray").save(file, "PNG")
-    return file.getvalue()

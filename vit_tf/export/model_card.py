@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from vit_tf.analysis.fingerprints import saved_graph_fingerprint, weights_fingerprint
-from vit_tf.export.warmup import read_signatures
+from vit_tf.export.saved_model_folder import read_signatures
 
 EXTRA = "assets.extra"
 CARD = os.path.join(EXTRA, "model_card.json")

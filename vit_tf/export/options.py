@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 
+from vit_tf.export.attention import ATTENTION
+
 PRECISIONS = ("float32", "bfloat16")
 WEIGHTS = ("averages", "raw")
 
@@ -40,7 +42,7 @@ class ExportOptions:
         _check("precision", self.precision, PRECISIONS)
         _check("weights", self.weights, WEIGHTS)
         for name in self.attention:
-            _check("attention", name, ("rollout", "maps"))
+            _check("attention", name, ATTENTION)
         if self.top_k < 1:
             raise ValueError(f"top_k must be at least 1, got {self.top_k}")
 

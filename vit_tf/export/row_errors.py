@@ -95,6 +95,13 @@ def describe_images(encoded: tf.Tensor, preprocess: str) -> tf.Tensor:
     )
 
 
+def encoded_example(image: bytes) -> bytes:
+    """A serialized `tf.train.Example` with an encoded image, as `parse_example` reads it."""
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+    features = tf.train.Features(feature={_EXAMPLE_FEATURE: feature})
+    return tf.train.Example(features=features).SerializeToString()
+
+
 def parse_example(serialized: tf.Tensor) -> tf.Tensor:
     """The encoded image of a serialized `tf.train.Example`; fails where there is not just one."""
     feature = {_EXAMPLE_FEATURE: tf.io.FixedLenFeature([], tf.string)}

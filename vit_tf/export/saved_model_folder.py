@@ -1,8 +1,9 @@
-"""Where a SavedModel lies: in the folder given, or in the newest of its numbered ones."""
+"""A SavedModel on disk: where it lies, and which signatures it has."""
 
 import os
 
 import tensorflow as tf
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 
 def find_saved_model(folder: str) -> str:
@@ -25,6 +26,15 @@ def find_saved_model(folder: str) -> str:
         f"{folder} is no SavedModel, nor a folder of numbered ones; write one with python "
         "tools/export.py"
     )
+
+
+def read_signatures(saved_model: str) -> dict[str, meta_graph_pb2.SignatureDef]:
+    """The signatures of a SavedModel by name, without loading its graph."""
+    proto = saved_model_pb2.SavedModel()
+    with tf.io.gfile.GFile(os.path.join(saved_model, "saved_model.pb"), "rb") as file:
+        proto.ParseFromString(file.read())
+    found = proto.meta_graphs[0].signature_def
+    return {name: found[name] for name in sorted(found) if not name.startswith("__")}
 
 
 def _is_saved_model(folder: str) -> bool:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow as tf
 from absl import logging
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from vit_tf.data.decode import decode_image
+from vit_tf.export.row_errors import encoded_example
+from vit_tf.export.saved_model_folder import read_signatures
 
 WARMUP_FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # One image, as an interactive client sends them, and a small batch, as batching merges them. More
@@ -66,20 +68,11 @@ def write_warmup_requests(saved_model: str, images: Sequence[bytes], model_name:
     return count
 
 
-def read_signatures(saved_model: str) -> dict[str, meta_graph_pb2.SignatureDef]:
-    """The signatures of a SavedModel by name, without loading its graph."""
-    proto = saved_model_pb2.SavedModel()
-    with tf.io.gfile.GFile(os.path.join(saved_model, "saved_model.pb"), "rb") as file:
-        proto.ParseFromString(file.read())
-    found = proto.meta_graphs[0].signature_def
-    return {name: found[name] for name in sorted(found) if not name.startswith("__")}
-
-
 def _feeds(
     signatures: Mapping[str, meta_graph_pb2.SignatureDef], jpegs: Sequence[bytes]
 ) -> Iterator[tuple[str, dict[str, list[bytes]]]]:
     """What to send to each signature that takes images as bytes, in each batch size."""
-    as_argument = {"image_bytes": lambda jpeg: jpeg, "examples": _as_example}
+    as_argument = {"image_bytes": lambda jpeg: jpeg, "examples": encoded_example}
     for name, signature in signatures.items():
         (argument,) = signature.inputs if len(signature.inputs) == 1 else [None]
         if argument in as_argument:
@@ -96,9 +89,3 @@ def _as_jpeg(image: bytes) -> bytes:
             f"no warm-up request from an image of {len(image)} bytes that cannot be decoded: "
             f"{error.message}"
         ) from error
-
-
-def _as_example(jpeg: bytes) -> bytes:
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[jpeg]))
-    features = tf.train.Features(feature={"image/encoded": feature})
-    return tf.train.Example(features=features).SerializeToString()

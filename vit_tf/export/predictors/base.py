@@ -129,12 +129,13 @@ class Predictor(abc.ABC):
         So the values of any model (0 to 1, -1 to 1, mean and standard deviation) become pixels
         again without knowing its ops.
         """
-        outputs = self.outputs("preprocess", [_plain_png(0), _plain_png(255)])["images"]
+        outputs = self.outputs("preprocess", [plain_png(0), plain_png(255)])["images"]
         black, white = outputs.mean(axis=(1, 2))
         return black, white
 
 
-def _plain_png(value: int) -> bytes:
+def plain_png(value: int) -> bytes:
+    """An encoded image of 64 x 64 pixels of one grey."""
     file = io.BytesIO()
     Image.new("RGB", (64, 64), (value,) * 3).save(file, "PNG")
     return file.getvalue()

@@ -1,10 +1,16 @@
 """GELU as LiteRT's converter knows it."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 import tensorflow as tf
+from tensorflow.core.framework import node_def_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
-def with_known_gelu(function: tf.types.experimental.ConcreteFunction):
+def with_known_gelu(
+    function: tf.types.experimental.ConcreteFunction,
+) -> tf.types.experimental.ConcreteFunction:
     """The same function with the cube in the tanh form of GELU written as a power.
 
     The converter makes one operation of `x + 0.044715 x^3` in a GELU only where the cube is
@@ -19,9 +25,10 @@ def with_known_gelu(function: tf.types.experimental.ConcreteFunction):
     frozen = convert_variables_to_constants_v2(function)
     graph = frozen.graph.as_graph_def()
     nodes = {node.name: node for node in graph.node}
+    readers = Counter(name for node in graph.node for name in node.input)
     three = None
     for node in list(graph.node):
-        parts = _cube(node, nodes)
+        parts = _cube(node, nodes, readers)
         if parts is None:
             continue
         if three is None:
@@ -48,14 +55,14 @@ def with_known_gelu(function: tf.types.experimental.ConcreteFunction):
     return rebuilt.get_concrete_function()
 
 
-def _cube(node, nodes):
-    """The nodes `c * square` and `square` of `(c * square(x)) * x`; None for others."""
-    if node.op != "Mul":
+def _cube(
+    node: node_def_pb2.NodeDef,
+    nodes: Mapping[str, node_def_pb2.NodeDef],
+    readers: Mapping[str, int],
+) -> tuple[node_def_pb2.NodeDef, node_def_pb2.NodeDef] | None:
+    """The nodes `c * square` and `square` of `(c * square(x)) * x` that nothing else reads."""
+    scaled = nodes.get(node.input[0]) if node.op == "Mul" else None
+    square = nodes.get(scaled.input[1]) if scaled and scaled.op == "Mul" else None
+    if not square or square.op != "Square" or square.input[0] != node.input[1]:
         return None
-    scaled = nodes.get(node.input[0])
-    if scaled is None or scaled.op != "Mul":
-        return None
-    square = nodes.get(scaled.input[1])
-    if square is None or square.op != "Square" or square.input[0] != node.input[1]:
-        return None
-    return scaled, square
+    return (scaled, square) if readers[scaled.name] == readers[square.name] == 1 else None
