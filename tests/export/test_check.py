@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from vit_tf.export.check import check_served
+from vit_tf.export.check import first_examples
 
 
 class DamagedInput:
@@ -25,4 +25,4 @@ class DamagedInput:
 )
 def test_images_that_cannot_be_read_are_named_and_not_taken_for_a_full_disk(diagnosis, message):
     with pytest.raises(ValueError, match=message):
-        check_served("nowhere", None, DamagedInput(diagnosis), ["ant", "bee"])
+        first_examples(DamagedInput(diagnosis))

@@ -134,7 +134,7 @@ def test_the_model_card_says_what_it_is(exported, model):
     assert card["preprocess"].startswith("decode|resize(20")
     assert card["class_names"] == list("0123456789")
     assert card["step"] == 7
-    assert card["largest_difference_to_evaluation"] == 0
+    assert card["check"]["largest_difference"] == 0
     assert card["data"] == {"name": "digits", "version": "1.0.0", "split": "test", "examples": 360}
     assert (card["precision"], card["parameters"]) == ("float32", model.count_params())
     assert card["origin"] is None

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +25,13 @@ _ORDER = {"preprocess": 0, "serving_default": 1}
 _FEW = 4  # of these, for the signatures that share what `serving_default` computes
 
 
+class Examples(NamedTuple):
+    """Images to check with: encoded, and as evaluation preprocesses them [images, h, w, c]."""
+
+    encoded: list[bytes]
+    images: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class _Case:
     """A call of a signature, and what evaluation says to its images."""
@@ -37,7 +44,8 @@ class _Case:
 def check_served(
     saved_model: str,
     predict: Predict,
-    evaluation_input: Any,
+    examples: Examples,
+    preprocess: Preprocess,
     class_names: Sequence[str],
     compute_dtype: str = "float32",
     features: Mapping[str, Predict] | None = None,
@@ -45,17 +53,18 @@ def check_served(
 ) -> dict[str, Any]:
     """Compares all signatures, called in a fresh process without `vit_tf`, with the evaluation.
 
-    Compared are the first images of the evaluation, as its own pipeline preprocesses them, and what
-    the model makes of these in a `tf.function`, in batches of the size that is served. On the CPU
-    everything must be equal to the last bit, in float32 as in bfloat16. Other batches would not
-    be: kernels split their sums by the shapes; nor calls outside of a graph, which TensorFlow does
-    not rewrite. If this process has an accelerator, its outputs must agree with those of
-    the CPU within `TOLERANCES`.
+    Compared are images of the evaluation, as its own pipeline preprocesses them, and what the model
+    makes of these in a `tf.function`, in batches of the size that is served. On the CPU everything
+    must be equal to the last bit, in float32 as in bfloat16. Other batches would not be: kernels
+    split their sums by the shapes; nor calls outside of a graph, which TensorFlow does not rewrite.
+    If this process has an accelerator, its outputs must agree with those of the CPU within
+    `TOLERANCES`.
 
     Args:
       saved_model: folder of the SavedModel.
       predict: images as the evaluation preprocesses them -> `"logits"` and `"probabilities"`.
-      evaluation_input: `vit_tf.data.Input` of the evaluation.
+      examples: the evaluation's first images; see `first_examples`.
+      preprocess: the evaluation's.
       class_names: a name a class.
       compute_dtype: what the model computes in.
       features: such functions for the signatures `embed` and `attention`.
@@ -69,9 +78,8 @@ def check_served(
 
     Raises:
       RuntimeError: if an output differs, naming it, or the process fails.
-      ValueError: if the evaluation's images cannot be read.
     """
-    encoded, images = first_examples(evaluation_input)
+    encoded, images = examples
     functions = {
         "predict": _Evaluated(predict, compute_dtype),
         "preprocess": lambda given: {"images": given},
@@ -80,7 +88,6 @@ def check_served(
     }
     # What others build on first: its difference explains theirs.
     names = sorted(read_signatures(saved_model), key=lambda name: (_ORDER.get(name, 2), name))
-    preprocess = evaluation_input.preprocess
     cases = []
     for name in names:
         seen = images
@@ -89,11 +96,12 @@ def check_served(
             seen = next(iter(resized()))["image"].numpy()
         cases += _cases(name, functions, encoded, seen, preprocess)
     calls = [(case.signature, case.arguments) for case in cases]
+    largest = 0.0
     for case, outputs in zip(cases, served_outputs(saved_model, calls), strict=True):
-        _compare(case, outputs, preprocess)
+        largest = max(largest, _compare(case, outputs, preprocess))
         if "top_ids" in outputs:
             _check_top(case.signature, outputs, class_names)
-    found = {"images": len(encoded), "signatures": names, "largest_difference": 0.0}
+    found = {"images": len(encoded), "signatures": names, "largest_difference": largest}
     apart = [f.of_accelerator for f in functions.values() if isinstance(f, _Evaluated)]
     if any(value is not None for value in apart):
         found["largest_difference_of_accelerator"] = max(v for v in apart if v is not None)
@@ -134,8 +142,12 @@ class _Evaluated:
             self.of_accelerator = max(self.of_accelerator or 0.0, found)
 
 
-def first_examples(evaluation_input: Any) -> tuple[list[bytes], np.ndarray]:
-    """The first images that are not skipped: encoded, and as evaluation preprocesses them."""
+def first_examples(evaluation_input: Any) -> Examples:
+    """The first images of a `vit_tf.data.Input` that are not skipped.
+
+    Raises:
+      ValueError: if they cannot be read.
+    """
     try:
         batch = next(iter(evaluation_input()))
         records = evaluation_input.encoded().take(evaluation_input.batch_size)
@@ -145,7 +157,8 @@ def first_examples(evaluation_input: Any) -> tuple[list[bytes], np.ndarray]:
     rows = np.flatnonzero(batch["mask"])[:_CHECKED_EXAMPLES]
     if not len(rows):
         raise ValueError("the first evaluation batch holds no readable image to check against")
-    return [encoded[index] for index in batch["index"].numpy()[rows]], batch["image"].numpy()[rows]
+    chosen = [encoded[index] for index in batch["index"].numpy()[rows]]
+    return Examples(chosen, batch["image"].numpy()[rows])
 
 
 def _cases(
@@ -190,22 +203,29 @@ def _decoded(
     return pixels, evaluated if plain else preprocess.image_from_pixels(pixels).numpy()
 
 
-def _compare(case: _Case, outputs: Outputs, preprocess: Preprocess) -> None:
-    """Raises RuntimeError if an output is not the expected one, or an image was not read."""
+def _compare(case: _Case, outputs: Outputs, preprocess: Preprocess) -> float:
+    """The largest difference from what is expected.
+
+    Raises:
+      RuntimeError: if an output is not the expected one, or an image was not read.
+    """
     errors = [error.decode() for error in outputs.get("error", ()) if error]
     if errors:
         raise RuntimeError(
             f"the SavedModel (signature {case.signature}) does not read an image that evaluation "
             f"reads: {errors[0]}; it was not published"
         )
+    largest = 0.0
     for name, expected in case.expected.items():
+        found = _difference(outputs[name], expected)
         if not np.array_equal(outputs[name], expected):
             raise RuntimeError(
                 f"the SavedModel's {name} (signature {case.signature}) differ from the evaluated "
-                f"ones by {_difference(outputs[name], expected):.3g} on {len(expected)} evaluation "
-                f"images, and should be equal bit for bit; it was not published. Preprocessing: "
-                f"{preprocess}"
+                f"ones by {found:.3g} on {len(expected)} evaluation images, and should be equal "
+                f"bit for bit; it was not published. Preprocessing: {preprocess}"
             )
+        largest = max(largest, found)
+    return largest
 
 
 def _difference(values: np.ndarray, expected: np.ndarray) -> float:

@@ -64,6 +64,7 @@ def export_saved_model(
     )
     sizes = [as_pair("image_sizes", size) for size in options.image_sizes]
     name = options.serving or os.path.basename(os.path.normpath(export_dir))
+    examples = first_examples(evaluation_input)
     with writing_next_number(export_dir) as written:
         tf.saved_model.save(module, written.aside, signatures=module.signatures())
         features = {
@@ -73,7 +74,8 @@ def export_saved_model(
         checked = check_served(
             written.aside,
             predict,
-            evaluation_input,
+            examples,
+            preprocess,
             class_names,
             model.compute_dtype,
             features,
@@ -91,14 +93,12 @@ def export_saved_model(
             flush=True,
         )
         facts = {**(facts or {}), "check": checked}
-        facts["largest_difference_to_evaluation"] = checked["largest_difference"]
         if measure is not None:
             facts["served_accuracy"] = measured = measure(written.aside)
             shown = ", ".join(f"{name} {value:,.4g}" for name, value in measured.items())
             print(f"served: {shown}", flush=True)
         write_card(written.aside, model, evaluation_input, class_names, facts)
-        encoded, _ = first_examples(evaluation_input)
-        write_warmup_requests(written.aside, encoded, name)
+        write_warmup_requests(written.aside, examples.encoded, name)
     if options.serving is not None:
         write_serving_files(export_dir, options.serving)
     return written.path
