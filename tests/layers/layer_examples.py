@@ -90,6 +90,7 @@ EXAMPLES = {
         stochastic_depth=0.1,
     ),
     "StochasticDepth": _like_input(layers.StochasticDepth, rate=0.2, seed=3),
+    "LayerNorm": _like_input(layers.LayerNorm, epsilon=1e-6),
     "LayerScale": _like_input(layers.LayerScale, initial_value=0.1),
     "EncoderBlock": _like_input(
         layers.EncoderBlock, **_ENCODER, stochastic_depth=0.1, layer_scale_init=0.1

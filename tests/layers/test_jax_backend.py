@@ -27,7 +27,12 @@ def test_every_family_has_a_model():
 )
 def test_jax_gives_the_numbers_of_tensorflow(tmp_path):
     """Within 1e-5 of each tensor's largest value; TensorFlow is not imported beside JAX."""
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "jax",
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+    }
     command = [sys.executable, SCRIPT, tmp_path / "jax.npz"]
     subprocess.run(command, env=environment, check=True, timeout=300)
     expected = backend_outputs.compute_outputs()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vit_tf.layers import compiled_by_xla
 from vit_tf.models import create_model
 from vit_tf.training import Classification, RunConfig
 from vit_tf.training.gradients import Gradients
@@ -43,7 +44,12 @@ def gradients(model, remat, accumulation_steps=1, **settings):
     # Tensors, as sharpness-aware minimisation gives them: not what the variables hold.
     weights = [tf.convert_to_tensor(weight) + 0.01 for weight in model.trainable_weights]
     find = Gradients(Classification(lambda: model), model, [], 4, accumulation_steps, remat)
-    run = tf.function(lambda: find(batch, weights, [], tf.constant([3, 5])), **settings)
+
+    def both_passes():
+        with compiled_by_xla(settings.get("jit_compile", False)):
+            return find(batch, weights, [], tf.constant([3, 5]))
+
+    run = tf.function(both_passes, **settings)
     found, _, sums = run()
     return [*(value.numpy() for value in found), sums.numpy()], run
 
@@ -86,6 +92,13 @@ def test_blocks_are_computed_twice():
 
     # A block's forward pass has six products: qkv, scores, values, out, and two of the MLP.
     assert products("blocks") - products("none") == 6 * 2
+
+
+def test_the_compiler_is_kept_from_finding_that_a_block_is_computed_twice():
+    # Else it would compute it once and keep its activations. Each block's barrier is one of all.
+    _, run = gradients(model_of("vit"), "blocks", jit_compile=True)
+    program = run.experimental_get_compiler_ir()(stage="hlo")
+    assert program.count(" opt-barrier(") == 2
 
 
 def test_a_model_without_such_layers_and_a_policy_that_is_none():

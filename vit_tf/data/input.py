@@ -139,6 +139,20 @@ class Input:
         names = self.source.class_names
         return names if names and len(names) <= self.num_classes else None
 
+    def batch_spec(self, batch_size: int) -> dict[str, tf.TensorSpec]:
+        """What a batch of so many examples is, found without any record; see `__call__`."""
+        label = self._examples.targets.spec
+        specs = {
+            "image": (self.image_shape, tf.float32),
+            "label": (label.shape, label.dtype),
+            "mask": ((), tf.float32),
+            "index": ((), tf.int64),
+        }
+        return {
+            name: tf.TensorSpec([batch_size, *shape], dtype, name=name)
+            for name, (shape, dtype) in specs.items()
+        }
+
     @property
     def skipped(self) -> dict[str, str]:
         """What was skipped so far: reason by location (`<file> record <number>`)."""

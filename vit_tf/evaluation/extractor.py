@@ -15,6 +15,7 @@ from tqdm import tqdm
 from vit_tf.data.input import READ_ERRORS, Input
 from vit_tf.evaluation.feature_set import FeatureSet
 from vit_tf.evaluation.featurizers import Featurizer, as_featurizer
+from vit_tf.layers import compiled_by_xla
 
 # A bar appears when a pass takes longer, and only where a person looks at it.
 _BAR_AFTER_SECONDS = 3.0
@@ -174,9 +175,10 @@ class Extractor:
     def _gathered_features(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Of a distributed batch what every process is to know of all replicas."""
         self.num_traces += 1
+        on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
 
         def replica_step(own: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            with self.weights():
+            with self.weights(), compiled_by_xla(on_tpu):
                 features = self.featurizer.features(own["image"], self.names)
             about = {name: own[name] for name in ("index", "label", "mask")}
             return {"features": features, **about}

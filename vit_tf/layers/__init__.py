@@ -9,6 +9,7 @@ from vit_tf.layers.encoder_block import EncoderBlock
 from vit_tf.layers.flexible_patch_embedding import FlexiblePatchEmbedding
 from vit_tf.layers.initialization import get_initializer
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.kernels import LayerNorm
 from vit_tf.layers.layer_scale import LayerScale
 from vit_tf.layers.map_head import MAPHead
 from vit_tf.layers.mixer_block import MixerBlock
@@ -20,6 +21,7 @@ from vit_tf.layers.position_embedding import (
     SinCos2DPositionEmbedding,
     sincos2d,
 )
+from vit_tf.layers.products import compiled_by_xla, is_compiled_by_xla
 from vit_tf.layers.register_tokens import RegisterTokens
 from vit_tf.layers.resampling import pseudo_inverse_matrix, resample, resize_matrix
 from vit_tf.layers.resnet import ResNetStage, ResNetStem
@@ -36,6 +38,7 @@ __all__ = [
     "FlexiblePatchEmbedding",
     "GridPositionEmbedding",
     "Intermediates",
+    "LayerNorm",
     "LayerScale",
     "LearnedPositionEmbedding",
     "MAPHead",
@@ -49,10 +52,12 @@ __all__ = [
     "SinCos2DPositionEmbedding",
     "StandardizedConv2D",
     "StochasticDepth",
+    "compiled_by_xla",
     "constant_rates",
     "default_stem_strides",
     "get_activation",
     "get_initializer",
+    "is_compiled_by_xla",
     "linear_rates",
     "pseudo_inverse_matrix",
     "resample",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from vit_tf.layers.kernels import kernels_for
+
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 
@@ -17,11 +19,17 @@ _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 
 
 def _gelu_tanh(x):
+    kernels = kernels_for(x)
+    if kernels is not None:
+        return kernels.gelu_tanh(x)
     inner = x + (0.044715 * ops.square(x)) * x
     return 0.5 * x * (1.0 + ops.tanh(_SQRT_2_OVER_PI * inner))
 
 
 def _gelu_erf(x):
+    kernels = kernels_for(x)
+    if kernels is not None:
+        return kernels.gelu(x)
     return 0.5 * x * (1.0 + ops.erf(x * _SQRT_HALF))
 
 

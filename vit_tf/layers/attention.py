@@ -7,6 +7,8 @@ from keras import ops
 
 from vit_tf.layers.initialization import get_initializer
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.kernels import kernels_for
+from vit_tf.layers.products import keeps_axes, linear
 
 
 def projection(
@@ -42,19 +44,39 @@ def check_heads(num_heads: int, width: int) -> None:
         )
 
 
-def attention_weights(query, transposed_key):
-    """Softmax attention, computed in at least float32 because half types lose small weights.
+def attention_weights(scores):
+    """Softmax, computed in at least float32 because half types lose small weights.
 
     Args:
-        query: [batch, heads, queries, head_dim], already scaled; the batch may be 1.
-        transposed_key: [batch, heads, head_dim, keys].
+        scores: [batch, heads, queries, keys], products of scaled queries with keys.
 
     Returns:
-        [batch, heads, queries, keys] in the dtype of the query, rows summing to one.
+        [batch, heads, queries, keys] in the dtype of the scores, rows summing to one.
     """
-    scores = ops.matmul(query, transposed_key)
+    kernels = kernels_for(scores)
+    if kernels is not None:
+        return kernels.softmax(scores)
     wide = keras.backend.result_type(scores.dtype, "float32")
     return ops.cast(ops.softmax(ops.cast(scores, wide), axis=-1), scores.dtype)
+
+
+@ops.custom_gradient
+def _attention_weights_in_xla(scores):
+    """`attention_weights`, of which the backward pass keeps the scores and one number a row.
+
+    Of a plain softmax XLA keeps the scores, and maxima and sums in float32.
+    """
+    wide = keras.backend.result_type(scores.dtype, "float32")
+    normalizer = ops.logsumexp(ops.cast(scores, wide), axis=-1, keepdims=True)
+    weights = ops.exp(ops.cast(scores, wide) - normalizer)
+
+    def gradient(*upstreams, upstream=None):
+        (upstream,) = upstreams or (upstream,)
+        products = weights * ops.cast(upstream, wide)
+        total = ops.sum(products, axis=-1, keepdims=True)
+        return ops.cast(products - weights * total, scores.dtype)
+
+    return ops.cast(weights, scores.dtype), gradient
 
 
 @keras.saving.register_keras_serializable(package="vit_tf")
@@ -103,21 +125,35 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     def call(self, tokens, training=None, intermediates: Intermediates = NOWHERE):
         """Attends; records `attn_weights` [batch, heads, queries, keys] where it is asked for."""
+        attend = self._attend_by_einsum if keeps_axes() else self._attend_by_matmul
+        return attend(tokens, training, intermediates)
+
+    def _attend_by_matmul(self, tokens, training, intermediates):
         batch, length, width = ops.shape(tokens)
         head_dim = width // self.num_heads
-        rows = ops.reshape(tokens, (-1, width))  # a matrix: see `layers.mlp`
-        fused = ops.reshape(
-            self.query_key_value(rows), (batch, length, 3, self.num_heads, head_dim)
-        )
+        fused = self.query_key_value(ops.reshape(tokens, (-1, width)))
+        fused = ops.reshape(fused, (batch, length, 3, self.num_heads, head_dim))
         # Parts of the first axis are no copies, and their gradients are stacked, not padded.
         query, key, value = ops.unstack(ops.transpose(fused, (2, 0, 3, 1, 4)), 3, axis=0)
         query = query * (1 / math.sqrt(head_dim))
-        weights = attention_weights(query, ops.transpose(key, (0, 1, 3, 2)))
+        weights = attention_weights(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))))
         intermediates.record("attn_weights", weights)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         outputs = self.out(ops.reshape(attended, (-1, width)))
         return ops.reshape(outputs, (batch, length, width))
+
+    def _attend_by_einsum(self, tokens, training, intermediates):
+        *outer, width = ops.shape(tokens)
+        heads, head_dim = self.num_heads, width // self.num_heads
+        fused = ops.reshape(linear(self.query_key_value, tokens), (*outer, 3, heads, head_dim))
+        query, key, value = ops.unstack(fused, 3, axis=-3)
+        query = query * (1 / math.sqrt(head_dim))
+        weights = _attention_weights_in_xla(ops.einsum("...qhd,...khd->...hqk", query, key))
+        intermediates.record("attn_weights", weights)
+        weights = self.dropout(weights, training=training)
+        attended = ops.einsum("...hqk,...khd->...qhd", weights, value)
+        return linear(self.out, ops.reshape(attended, (*outer, width)))
 
     def compute_output_shape(self, input_shape):
         """Returns the input's shape."""

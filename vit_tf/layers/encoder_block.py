@@ -4,6 +4,7 @@ import keras
 
 from vit_tf.layers.attention import MultiHeadSelfAttention
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.kernels import LayerNorm
 from vit_tf.layers.layer_scale import LayerScale
 from vit_tf.layers.mlp import MLP
 from vit_tf.layers.stochastic_depth import StochasticDepth
@@ -53,17 +54,13 @@ class EncoderBlock(keras.layers.Layer):
         self.initialization = initialization
 
         policy = self.dtype_policy
-        self.attention_norm = keras.layers.LayerNormalization(
-            epsilon=norm_epsilon, dtype=policy, name="attention_norm"
-        )
+        self.attention_norm = LayerNorm(epsilon=norm_epsilon, dtype=policy, name="attention_norm")
         self.attention = MultiHeadSelfAttention(
             num_heads, attention_dropout, initialization, dtype=policy, name="attention"
         )
         self.attention_out_dropout = keras.layers.Dropout(dropout, dtype=policy)
         self.attention_depth = StochasticDepth(stochastic_depth, dtype=policy)
-        self.mlp_norm = keras.layers.LayerNormalization(
-            epsilon=norm_epsilon, dtype=policy, name="mlp_norm"
-        )
+        self.mlp_norm = LayerNorm(epsilon=norm_epsilon, dtype=policy, name="mlp_norm")
         self.mlp = MLP(mlp_dim, activation, dropout, initialization, dtype=policy, name="mlp")
         self.mlp_depth = StochasticDepth(stochastic_depth, dtype=policy)
         self.attention_scale = self.mlp_scale = None

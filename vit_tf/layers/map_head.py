@@ -7,7 +7,9 @@ from keras import ops
 
 from vit_tf.layers.attention import attention_weights, check_heads, projection
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.kernels import LayerNorm
 from vit_tf.layers.mlp import MLP
+from vit_tf.layers.products import linear, rows
 
 
 @keras.saving.register_keras_serializable(package="vit_tf")
@@ -55,9 +57,7 @@ class MAPHead(keras.layers.Layer):
         self.key_value.build(input_shape)
         self.out = projection(width, 1, width, dtype=policy, name="out")
         self.out.build((batch, width))
-        self.norm = keras.layers.LayerNormalization(
-            epsilon=self.norm_epsilon, dtype=policy, name="norm"
-        )
+        self.norm = LayerNorm(epsilon=self.norm_epsilon, dtype=policy, name="norm")
         self.norm.build((batch, width))
         self.mlp = MLP(self.mlp_dim, self.activation, dtype=policy, name="mlp")
         self.mlp.build((batch, width))
@@ -69,10 +69,11 @@ class MAPHead(keras.layers.Layer):
         query = self.query(self.probe) * (1 / math.sqrt(head_dim))
         query = ops.reshape(query, (1, heads, 1, head_dim))  # the same for every example
         by_head = (batch, length, heads, head_dim)
-        key, value = ops.split(self.key_value(tokens), 2, axis=-1)
+        fused = ops.reshape(linear(self.key_value, rows(tokens)), (batch, length, 2 * width))
+        key, value = ops.split(fused, 2, axis=-1)
         transposed_key = ops.transpose(ops.reshape(key, by_head), (0, 2, 3, 1))
         value = ops.transpose(ops.reshape(value, by_head), (0, 2, 1, 3))
-        weights = attention_weights(query, transposed_key)  # [batch, heads, 1, tokens]
+        weights = attention_weights(ops.matmul(query, transposed_key))  # [batch, heads, 1, tokens]
         intermediates.record("attn_weights", weights)
         # With a single query the heads are already in order: no transpose back.
         attended = self.out(ops.reshape(ops.matmul(weights, value), (batch, width)))

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.kernels import LayerNorm
 from vit_tf.layers.mlp import MLP
 from vit_tf.layers.stochastic_depth import StochasticDepth
 
@@ -50,9 +51,7 @@ class MixerBlock(keras.layers.Layer):
         self.channel_mixing_depth = StochasticDepth(stochastic_depth, dtype=self.dtype_policy)
 
     def _norm(self, name):
-        return keras.layers.LayerNormalization(
-            epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name
-        )
+        return LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)
 
     def _mlp(self, mlp_dim, name):
         return MLP(

@@ -5,6 +5,7 @@ from keras import ops
 
 from vit_tf.layers.activations import get_activation
 from vit_tf.layers.initialization import get_initializer
+from vit_tf.layers.products import linear, rows
 
 
 @keras.saving.register_keras_serializable(package="vit_tf")
@@ -54,11 +55,9 @@ class MLP(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Maps [..., width] to [..., width]."""
-        # On a matrix TensorFlow runs product, bias and activation as one operation on CPUs.
-        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        hidden = self._activate(self.dense_in(rows))
+        hidden = self._activate(linear(self.dense_in, rows(inputs)))
         hidden = self.dropout_in(hidden, training=training)
-        outputs = self.dropout_out(self.dense_out(hidden), training=training)
+        outputs = self.dropout_out(linear(self.dense_out, hidden), training=training)
         return ops.reshape(outputs, ops.shape(inputs))
 
     def compute_output_shape(self, input_shape):

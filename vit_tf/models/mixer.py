@@ -9,7 +9,14 @@ import math
 import keras
 from keras import ops
 
-from vit_tf.layers import NOWHERE, Intermediates, MixerBlock, PatchEmbedding, linear_rates
+from vit_tf.layers import (
+    NOWHERE,
+    Intermediates,
+    LayerNorm,
+    MixerBlock,
+    PatchEmbedding,
+    linear_rates,
+)
 from vit_tf.models.arguments import as_pair, grid_size
 from vit_tf.models.base import ImageModel
 from vit_tf.models.registry import register, register_family
@@ -104,9 +111,7 @@ class Mixer(ImageModel):
             )
             for index, rate in enumerate(linear_rates(self.stochastic_depth, self.depth))
         ]
-        self.encoder_norm = keras.layers.LayerNormalization(
-            epsilon=self.norm_epsilon, dtype=policy, name="encoder_norm"
-        )
+        self.encoder_norm = LayerNorm(epsilon=self.norm_epsilon, dtype=policy, name="encoder_norm")
 
     @property
     def heads(self):

@@ -14,6 +14,7 @@ from vit_tf.layers import (
     ClassToken,
     EncoderBlock,
     Intermediates,
+    LayerNorm,
     LearnedPositionEmbedding,
     MAPHead,
     PatchEmbedding,
@@ -235,9 +236,7 @@ class ViT(ImageModel):
             )
             for index, rate in enumerate(rates(self.stochastic_depth, self.depth))
         ]
-        self.encoder_norm = keras.layers.LayerNormalization(
-            epsilon=self.norm_epsilon, dtype=policy, name="encoder_norm"
-        )
+        self.encoder_norm = LayerNorm(epsilon=self.norm_epsilon, dtype=policy, name="encoder_norm")
         self.map_head = None
         if self.pool == "map":
             self.map_head = MAPHead(

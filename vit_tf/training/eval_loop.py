@@ -1,14 +1,16 @@
 """The evaluation loop on Orbit: every example of a split once, any task, any strategy."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
 import orbit
 import tensorflow as tf
 
+from vit_tf.layers import compiled_by_xla
 from vit_tf.training.gradients import masked_sums
+from vit_tf.training.strategies import is_tpu
 from vit_tf.training.tasks import Task
 
 
@@ -45,19 +47,19 @@ class EvalLoop(orbit.StandardEvaluator):
 
     def eval_step(self, iterator: tf.data.Iterator) -> dict[str, tf.Tensor]:
         """Sums of one batch's values over all replicas."""
-
-        def replica_step(batch):
-            mask = batch["mask"] * self._task.labelled(batch)
-            with self._weights():
-                values = self._task.eval_values(self._model, batch)
-            sums = masked_sums(values, mask)
-            return sums | {"left_out": tf.reduce_sum(batch["mask"] - mask)}
-
-        sums = self._strategy.run(replica_step, args=(next(iterator),))
+        sums = self._strategy.run(self.replica_sums, args=(next(iterator),))
         return {
             name: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
             for name, value in sums.items()
         }
+
+    def replica_sums(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Sums of the values of a replica's batch, in replica context."""
+        mask = batch["mask"] * self._task.labelled(batch)
+        with self._weights(), compiled_by_xla(is_tpu(self._strategy)):
+            values = self._task.eval_values(self._model, batch)
+        sums = masked_sums(values, mask)
+        return sums | {"left_out": tf.reduce_sum(batch["mask"] - mask)}
 
     def eval_reduce(
         self, state: dict[str, float], step_outputs: dict[str, tf.Tensor]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from vit_tf.layers.kernels import Kernels, use
 from vit_tf.training.randomness import fold_in, seeded
 from vit_tf.training.remat import Remat
 from vit_tf.training.tasks import Task
@@ -31,6 +32,7 @@ class Gradients:
       accumulation_steps: micro-batches that a batch is split into, one after the other on the
         device, so that the memory is that of one of them.
       remat: which layers compute their activations again, see `Remat`.
+      kernels: what layers compute with, see `layers.kernels`; None: as they are written.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class Gradients:
         global_batch: int,
         accumulation_steps: int,
         remat: str = "none",
+        kernels: Kernels | None = None,
     ):
         self._task = task
         self._model = model
         self._global_batch = global_batch
         self._accumulation_steps = accumulation_steps
         self._remat = Remat(model, remat)
+        self._kernels = kernels
         self._statistics = statistics
         self.names: list[str] = []  # of the sums; known once the function is traced
 
@@ -105,13 +109,14 @@ class Gradients:
     def _in_one_form(self, batch, weights, statistics, key) -> Result:
         variables = [*self._model.trainable_weights, *self._statistics]
         scope = seeded(self._model, key, zip(variables, [*weights, *statistics], strict=True))
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            with scope, self._remat.active(scope):
-                values = self._task.train_values(self._model, batch)
-            sums = masked_sums(values, batch["mask"])
-            loss = sums["loss"] / self._global_batch
-        gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+        with use(self._kernels):  # the backward pass too: there `Remat` runs layers again
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(weights)
+                with scope, self._remat.active(scope):
+                    values = self._task.train_values(self._model, batch)
+                sums = masked_sums(values, batch["mask"])
+                loss = sums["loss"] / self._global_batch
+            gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
         statistics = [scope.get_current_value(variable) for variable in self._statistics]
         self.names = sorted(sums)
         vector = tf.stack([sums[name] for name in self.names])
@@ -119,12 +124,28 @@ class Gradients:
         return [tf.convert_to_tensor(gradient) for gradient in gradients], statistics, vector
 
 
-def sum_over_replicas(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Sums each gradient over all replicas, in replica context."""
+def sum_over_replicas(gradients: Sequence[tf.Tensor], dtype: str | None = None) -> list[tf.Tensor]:
+    """Sums each gradient over all replicas, in replica context.
+
+    Args:
+      gradients: of this replica.
+      dtype: that they are summed in, and sent between devices and machines. Default: their own.
+
+    Returns:
+      The sums, of the gradients' own types; the gradients as they are if there is one replica.
+    """
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return list(gradients)
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
+    sent = [tf.cast(gradient, dtype or gradient.dtype) for gradient in gradients]
+    sums = list(sent)
+    # TensorFlow sends the tensors of a call as one, which takes one type: one call a type.
+    for one in {tensor.dtype: None for tensor in sent}:
+        places = [place for place, tensor in enumerate(sent) if tensor.dtype == one]
+        totals = context.all_reduce(tf.distribute.ReduceOp.SUM, [sent[p] for p in places])
+        for place, total in zip(places, totals, strict=True):
+            sums[place] = total
+    return [tf.cast(total, own.dtype) for total, own in zip(sums, gradients, strict=True)]
 
 
 def check_accumulation(accumulation_steps: int, global_batch: int, replicas: int) -> None:

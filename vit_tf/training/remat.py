@@ -1,17 +1,19 @@
 """Rematerialisation (Chen et al. 2016): activations that are computed again rather than kept.
 
-`keras.RematScope` wraps the same `tf.recompute_grad`, but there the second computation happens
-outside of the scope that gives the step its seeds and weights: dropout would draw another mask, and
-weights that are tensors (sharpness-aware minimisation) would get no gradient. Here both are part of
-what is computed again.
+`keras.RematScope` wraps `tf.recompute_grad`, where the second computation happens outside of the
+scope that gives the step its seeds and weights: dropout would draw another mask, and weights that
+are tensors (sharpness-aware minimisation) would get no gradient. Here both are part of what is
+computed again. Nor does `tf.recompute_grad` hold under XLA, which finds the second computation to
+be the first one and keeps the activations after all.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
 from vit_tf import layers
 
@@ -88,9 +90,38 @@ class Remat:
                 return outputs
 
             values = [scope.get_current_value(weight) for weight in weights]
-            outputs = tf.recompute_grad(compute)(inputs, *values)
+            outputs = _computed_again(compute)(inputs, *values)
             for variable, _ in seeds:
                 scope.add_update((variable, changed[id(variable)]))
             return outputs
 
         return call
+
+
+def _computed_again(compute: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """A function of tensors that keeps its arguments alone for its gradient."""
+
+    @tf.custom_gradient
+    def run(*args):
+        def gradient(upstream, variables=()):
+            again = _only_after(upstream, args)
+            with tf.GradientTape() as tape:
+                tape.watch(again)
+                outputs = compute(*again)
+            found = tape.gradient(
+                outputs, again, output_gradients=upstream, unconnected_gradients="zero"
+            )
+            return (found, [None] * len(variables)) if variables else found
+
+        return compute(*args), gradient
+
+    return run
+
+
+def _only_after(upstream: tf.Tensor, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Values of which nothing is computed before the backward pass has come to `upstream`."""
+    if layers.is_compiled_by_xla():
+        *values, _ = gen_xla_ops.xla_optimization_barrier([*values, upstream])
+        return values
+    with tf.control_dependencies([upstream]):
+        return [tf.identity(value) for value in values]

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from vit_tf.layers import compiled_by_xla
+from vit_tf.training import cpu_kernels
 from vit_tf.training.bad_steps import Watch
 from vit_tf.training.clipping import global_norm
 from vit_tf.training.ema import Averages
@@ -65,6 +67,7 @@ class TrainStep:
         self._model = model
         self._optimization = config.optimization
         self._seed = config.seed
+        self._all_reduce_dtype = config.all_reduce_dtype
         self._strategy = strategy
         self._replicas = replicas
         self._global_batch = global_batch
@@ -77,6 +80,7 @@ class TrainStep:
             global_batch,
             config.accumulation_steps,
             config.remat,
+            cpu_kernels.for_step(strategy, compiled=config.jit_compile),
         )
         self._norms = GroupNorms(model.trainable_weights)
         self.averages = config.ema and Averages(config.ema, model, strategy, frozen)
@@ -95,6 +99,7 @@ class TrainStep:
         # #58934). XLA cannot hold the gradients' all-reduce of several CPU or GPU replicas: there
         # only augmentation and forward and backward pass are compiled.
         compiled = config.jit_compile and not is_tpu(strategy)
+        self._in_xla = config.jit_compile or is_tpu(strategy)
         self._whole = _jit(self._run) if compiled and replicas == 1 else self._run
         parts = _jit if compiled and replicas > 1 else _same
         self._augmented, self._backward = parts(self._augment), parts(self._gradients)
@@ -109,7 +114,8 @@ class TrainStep:
         """Trains on a replica's batch, in replica context."""
         # Between several workers TensorFlow forgets how large a batch is.
         share = self._global_batch // self._replicas
-        self._whole({n: tf.ensure_shape(v, [share, *v.shape[1:]]) for n, v in batch.items()})
+        with compiled_by_xla(self._in_xla):
+            self._whole({n: tf.ensure_shape(v, [share, *v.shape[1:]]) for n, v in batch.items()})
 
     def keep_images(self, shape: Sequence[int]) -> None:
         """Makes steps keep their first images as the model sees them, for the log.
@@ -178,12 +184,12 @@ class TrainStep:
         self._picture(batch["image"])
         key = replica_key(self._seed, self.number)
         gradients, new_statistics, sums = self._backward(batch, weights, statistics, key)
-        gradients = sum_over_replicas(gradients)
+        gradients = sum_over_replicas(gradients, self._all_reduce_dtype)
         if self._optimization.sam_rho:
             begun = self._optimization.only_begun(gradients, variables)
             sharpest = _ascended(weights, begun, self._optimization.sam_rho)
             gradients, _, _ = self._backward(batch, sharpest, statistics, key)
-            gradients = sum_over_replicas(gradients)
+            gradients = sum_over_replicas(gradients, self._all_reduce_dtype)
 
         state = self._state() if self.watch and self.watch.skips else []
         before = [tf.identity(variable) for variable in state]

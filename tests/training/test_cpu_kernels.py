@@ -1,0 +1,152 @@
+"""Kernels for training on CPUs compute what the layers' own formulas do, forward and backward."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from stepping import Regression
+
+from vit_tf import layers
+from vit_tf.layers.attention import attention_weights
+from vit_tf.layers.kernels import kernels_for, use
+from vit_tf.training import RunConfig
+from vit_tf.training.cpu_kernels import CPUKernels, for_step
+from vit_tf.training.gradients import Gradients
+from vit_tf.training.strategies import create_strategy
+
+LARGE = (2, 512, 256)  # as many elements as it takes
+WEIGHTS = ("gamma", "beta")
+
+
+def layer_norm(x):
+    layer = layers.LayerNorm(epsilon=1e-6, dtype=x.dtype.name)
+    layer.build(x.shape)
+    for name, weight in zip(WEIGHTS, layer.weights, strict=True):
+        weight.assign(np.random.default_rng(len(name)).normal(size=weight.shape))
+    return layer(x)
+
+
+FORMULAS = {
+    "gelu": layers.get_activation("gelu"),
+    "gelu_tanh": layers.get_activation("gelu_tanh"),
+    "softmax": attention_weights,
+    "layer_norm": layer_norm,
+}
+
+
+def values_and_gradients(formula, dtype, kernels):
+    generator = np.random.default_rng(0)
+    x = tf.cast(generator.normal(0.3, 2.0, LARGE), dtype)
+    upstream = tf.cast(generator.normal(size=LARGE), dtype)
+    with use(kernels), tf.GradientTape() as tape:
+        tape.watch(x)
+        values = formula(x)
+        watched = [x, *tape.watched_variables()]
+    found = [values, *tape.gradient(values, watched, upstream)]
+    assert [value.dtype for value in found[:2]] == [dtype, dtype]
+    return [np.asarray(tf.cast(value, tf.float64)) for value in found]
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_kernels_agree_with_the_formulas_in_float32(name):
+    ours = values_and_gradients(FORMULAS[name], tf.float32, CPUKernels())
+    plain = values_and_gradients(FORMULAS[name], tf.float32, None)
+    assert len(ours) == len(plain) == (4 if name == "layer_norm" else 2)
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_kernels_are_no_further_from_the_truth_than_the_formulas_in_bfloat16(name):
+    ours = values_and_gradients(FORMULAS[name], tf.bfloat16, CPUKernels())
+    plain = values_and_gradients(FORMULAS[name], tf.bfloat16, None)
+    rounded = values_and_gradients(FORMULAS[name], tf.float32, None)
+    for one, other, truth in zip(ours, plain, rounded, strict=True):
+        scale = np.abs(truth).mean()
+        assert np.abs(one - truth).mean() <= 1.05 * np.abs(other - truth).mean() + 1e-3 * scale
+        assert np.abs(one - truth).mean() < 0.01 * scale
+
+
+def test_kernels_are_taken_for_large_tensors_of_float32_and_bfloat16_alone():
+    with use(CPUKernels()):
+        assert kernels_for(tf.zeros(LARGE)) and kernels_for(tf.zeros(LARGE, tf.bfloat16))
+        assert not kernels_for(tf.zeros(LARGE, tf.float16))
+        assert not kernels_for(tf.zeros(LARGE, tf.float64))
+        assert not kernels_for(tf.zeros([8, 8]))
+        assert not kernels_for(keras.KerasTensor((None, *LARGE)))
+    assert not kernels_for(tf.zeros(LARGE)), "outside nothing is in place"
+
+
+@pytest.mark.parametrize(
+    ("devices", "compiled", "used"),
+    [
+        (["/cpu:0"], False, True),
+        (["/job:w/task:0/device:CPU:0", "/job:w/task:0/device:CPU:1"], False, True),
+        (["/cpu:0"], True, False),
+        (["/job:w/task:0/device:TPU:0"], False, False),
+        (["/gpu:0"], False, False),
+    ],
+)
+def test_kernels_are_for_steps_on_cpus_that_are_not_compiled_as_a_whole(devices, compiled, used):
+    class Strategy:
+        class extended:
+            worker_devices = devices
+
+    assert (for_step(Strategy, compiled) is not None) == used
+
+
+class Ones(Regression):
+    """A tiny encoder whose tensors are large: what remains is the mean of what comes out."""
+
+    def build_model(self):
+        inputs = keras.Input([256, 64])
+        block = layers.EncoderBlock(2, 128, dropout=0.1, name="block")
+        outputs = layers.LayerNorm(name="norm")(block(inputs))
+        return keras.Model(inputs, keras.layers.Dense(1, name="head")(outputs)[:, 0])
+
+
+def gradients_of(kernels, **settings):
+    keras.utils.set_random_seed(0)
+    task = Ones()
+    model = task.build_model()
+    compute = Gradients(task, model, [], 16, kernels=kernels, **settings)
+    batch = {
+        "image": tf.random.stateless_normal([16, 256, 64], [1, 2]),
+        "label": tf.range(16, dtype=tf.float32),
+        "mask": tf.ones(16),
+    }
+    weights = [tf.convert_to_tensor(weight) for weight in model.trainable_weights]
+    graph = tf.function(lambda: compute(batch, weights, [], tf.constant([3, 4]))[0])
+    compiled = [
+        node
+        for node in graph.get_concrete_function().graph.as_graph_def().node
+        if node.op in ("PartitionedCall", "StatefulPartitionedCall")
+        and node.attr["_XlaMustCompile"].b
+    ]
+    return [value.numpy() for value in graph()], len(compiled)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"accumulation_steps": 1},
+        {"accumulation_steps": 1, "remat": "blocks"},
+        {"accumulation_steps": 2},
+    ],
+    ids=str,
+)
+def test_a_step_with_kernels_has_the_gradients_of_one_without(settings):
+    plain, none = gradients_of(None, **settings)
+    ours, some = gradients_of(CPUKernels(), **settings)
+    assert none == 0
+    # Three norms, an activation and a softmax, forward and backward, less the softmax's forward.
+    assert settings["accumulation_steps"] > 1 or some >= 9
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+    again, _ = gradients_of(CPUKernels(), **settings)
+    assert all((one == other).all() for one, other in zip(ours, again, strict=True))
+
+
+def test_the_step_of_a_run_on_the_cpu_uses_kernels():
+    strategy = create_strategy("cpu")
+    assert for_step(strategy, RunConfig().jit_compile) is not None

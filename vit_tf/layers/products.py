@@ -1,0 +1,55 @@
+"""Products of activations with kernels, in the form that suits who computes them.
+
+On CPUs TensorFlow runs a product of two matrices together with the bias and the GELU behind it. XLA
+needs no such form, and a TPU suffers from it: its memory holds the last two axes in tiles of 8 x
+128, so that folding 197 tokens into the batch copies the whole tensor. There products keep the axes
+of batch, tokens and heads apart, and the compiler chooses how each lies in memory.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
+import keras
+from keras import ops
+
+_in_xla = contextvars.ContextVar("_in_xla", default=False)
+
+
+@contextlib.contextmanager
+def compiled_by_xla(is_so: bool = True) -> Iterator[None]:
+    """Inside, layers compute in the form that suits XLA, or if it is not so, in TensorFlow's.
+
+    It surrounds what is traced, to be compiled later.
+    """
+    before = _in_xla.set(is_so)
+    try:
+        yield
+    finally:
+        _in_xla.reset(before)
+
+
+def is_compiled_by_xla() -> bool:
+    """Whether what is computed now is traced for XLA: inside of `compiled_by_xla`."""
+    return _in_xla.get()
+
+
+def keeps_axes() -> bool:
+    """Whether products are to keep the axes of their operands apart.
+
+    So it is where XLA compiles, and on Keras' other backends.
+    """
+    return is_compiled_by_xla() or keras.backend.backend() != "tensorflow"
+
+
+def rows(inputs):
+    """[..., features] as the operand of `linear`: a matrix, unless products keep the axes apart."""
+    return inputs if keeps_axes() else ops.reshape(inputs, (-1, inputs.shape[-1]))
+
+
+def linear(dense: keras.layers.Dense, inputs):
+    """Applies a dense layer without activation to what `rows` made."""
+    if not keeps_axes():
+        return dense(inputs)
+    # An ellipsis keeps Keras from turning the sum into a product of matrices.
+    return ops.einsum("...i,io->...o", inputs, dense.kernel) + dense.bias
