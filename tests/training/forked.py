@@ -14,7 +14,7 @@ import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from processes import ROOT, TINY
+from processes import ROOT, TINY, worker_environments
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["vit_tf.training.run"])
@@ -75,6 +75,13 @@ class Run:
             self.kill()
         assert self._process.exitcode == status, (self._process.exitcode, self.output)
         return self.output
+
+
+def run_workers(count: int, model_dir, digits_dir, *params) -> list[str]:
+    """Trains with several workers to the end; returns what each printed."""
+    settings = [*params, "RunConfig.strategy = 'multi_worker'"]
+    workers = [Run(model_dir, digits_dir, *settings, env=env) for env in worker_environments(count)]
+    return [worker.end() for worker in workers]
 
 
 def _train(arguments: list[str], output: str, env: dict[str, str], clock_jump: float) -> None:

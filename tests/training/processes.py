@@ -1,7 +1,9 @@
 """Runs `tools/train.py` as a person would, in a process of its own."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,17 @@ def run(*args, **kwargs) -> str:
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return output
+
+
+def worker_environments(count: int) -> list[dict[str, str]]:
+    """Of each worker of a cluster on this machine: the `TF_CONFIG` that says who it is."""
+    with contextlib.ExitStack() as stack:  # all are open at once, or one would be given twice
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        cluster = {"worker": [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]}
+    tasks = [{"type": "worker", "index": index} for index in range(count)]
+    return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})} for task in tasks]
 
 
 def rows(model_dir) -> list[dict]:

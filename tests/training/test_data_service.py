@@ -1,13 +1,12 @@
 """Training whose batches are made by a tf.data service."""
 
-import json
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
-from processes import ROOT, rows, start
+from forked import run_workers
+from processes import ROOT, rows
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +14,6 @@ SETTINGS = [
     "RunConfig.steps = 8",
     "RunConfig.steps_per_loop = 2",
     "RunConfig.checkpoint_interval = 4",
-    "RunConfig.strategy = 'multi_worker'",
 ]
 
 
@@ -40,27 +38,9 @@ def service():
 
 
 def test_two_training_workers_learn_the_same_from_a_service(service, digits_dir, tmp_path):
-    _train(tmp_path / "here", digits_dir, SETTINGS)
+    run_workers(2, tmp_path / "here", digits_dir, *SETTINGS)
     # Twice: the second start must not meet what the first one left at the service.
     for name in ("there", "again"):
         served = [*SETTINGS, f"train/Input.service = '{service}'"]
-        _train(tmp_path / name, digits_dir, served)
+        run_workers(2, tmp_path / name, digits_dir, *served)
         assert rows(tmp_path / name) == rows(tmp_path / "here")
-
-
-def _train(model_dir, digits_dir, settings) -> None:
-    cluster = {"worker": [f"127.0.0.1:{_free_port()}" for _ in range(2)]}
-    processes = []
-    for index in range(2):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        env = {"TF_CONFIG": json.dumps(task)}
-        processes.append(start(model_dir, digits_dir, *settings, mode="train", env=env))
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

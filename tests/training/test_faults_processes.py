@@ -6,13 +6,12 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
 import pytest
 from forked import Run, is_writing, newest
-from processes import assert_same_run, rows
+from processes import assert_same_run, rows, worker_environments
 
 pytestmark = pytest.mark.slow
 
@@ -179,10 +178,10 @@ def test_a_disk_that_is_full_for_a_while_is_survived(whole, half, digits_dir, tm
 def test_a_worker_that_is_killed_takes_the_other_with_it_and_both_go_on(digits_dir, tmp_path):
     settings = [
         "RunConfig.strategy = 'multi_worker'",
-        "RunConfig.steps = 400",
+        "RunConfig.steps = 160",
         "RunConfig.steps_per_loop = 4",
         "RunConfig.checkpoint_interval = 20",
-        "RunConfig.eval_interval = 200",
+        "RunConfig.eval_interval = 80",
     ]
     undisturbed = tmp_path / "undisturbed"
     for worker in _start_workers(undisturbed, digits_dir, settings):
@@ -192,22 +191,12 @@ def test_a_worker_that_is_killed_takes_the_other_with_it_and_both_go_on(digits_d
     assert chief.wait_for(lambda: newest(model_dir) >= 40)
     other.kill()
     assert "another worker stopped, and this one cannot go on without it" in chief.end(status=1)
-    assert 40 <= newest(model_dir) < 400
+    assert 40 <= newest(model_dir) < 160
     for worker in _start_workers(model_dir, digits_dir, settings):
         worker.end()
-    assert_same(undisturbed, model_dir, 400)
-    assert [row["step"] for row in rows(model_dir) if row["kind"] == "eval"] == [200, 400]
+    assert_same(undisturbed, model_dir, 160)
+    assert [row["step"] for row in rows(model_dir) if row["kind"] == "eval"] == [80, 160]
 
 
 def _start_workers(model_dir, digits_dir, settings) -> list[Run]:
-    cluster = {"worker": [f"127.0.0.1:{_free_port()}" for _ in range(2)]}
-    tasks = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2)]
-    return [
-        Run(model_dir, digits_dir, *settings, env={"TF_CONFIG": json.dumps(task)}) for task in tasks
-    ]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return [Run(model_dir, digits_dir, *settings, env=env) for env in worker_environments(2)]

@@ -1,15 +1,13 @@
 """Training in processes that are killed, asked to stop, or work together."""
 
-import json
 import os
 import random
 import signal
-import socket
 import time
 
 import numpy as np
 import pytest
-from processes import assert_same_run, rows, run, start
+from processes import assert_same_run, rows, run, start, worker_environments
 
 pytestmark = pytest.mark.slow
 
@@ -138,22 +136,18 @@ def test_two_workers_agree_with_one_process(digits_dir, tmp_path):
 
 
 def _run_workers(model_dir, digits_dir, settings, stop_second=False) -> list[str]:
-    ports = [_free_port() for _ in range(2)]
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    processes = []
-    for index in range(2):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        processes.append(
-            start(
-                model_dir,
-                digits_dir,
-                *settings,
-                "RunConfig.strategy = 'multi_worker'",
-                mode="train_and_eval",
-                flags=["--allow_config_change"] * stop_second,
-                env={"TF_CONFIG": json.dumps(task)},
-            )
+    processes = [
+        start(
+            model_dir,
+            digits_dir,
+            *settings,
+            "RunConfig.strategy = 'multi_worker'",
+            mode="train_and_eval",
+            flags=["--allow_config_change"] * stop_second,
+            env=env,
         )
+        for env in worker_environments(2)
+    ]
     if stop_second:
         before = len(rows(model_dir))
         while len(rows(model_dir)) <= before:
@@ -164,12 +158,6 @@ def _run_workers(model_dir, digits_dir, settings, stop_second=False) -> list[str
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == (os.EX_TEMPFAIL if stop_second else 0), output
     return outputs
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_two_virtual_devices_from_the_command_line(digits_dir, tmp_path):

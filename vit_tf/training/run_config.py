@@ -13,6 +13,7 @@ from vit_tf.training.run_length import Duration
 
 _POSITIVE = ("steps", "epochs", "steps_per_loop", "checkpoint_interval", "eval_interval")
 _POSITIVE += ("keep_checkpoints", "accumulation_steps", "image_interval", "histogram_interval")
+_ALL_REDUCE_DTYPES = ("bfloat16", "float32")
 PRECISIONS = ("float32", "mixed_bfloat16", "bfloat16")
 
 
@@ -52,6 +53,11 @@ class RunConfig:
       remat: which layers compute their activations again in the backward pass rather than keep
         them: `"none"`, `"blocks"`, or within the blocks `"attention"` or `"mlp"`. It takes time and
         saves memory; the gradients are the same.
+      all_reduce_dtype: type that gradients are summed over replicas in, `"bfloat16"` or
+        `"float32"`. `"bfloat16"` halves what devices and machines send each other; each replica's
+        gradient and each partial sum is rounded to 8 significant bits, the weights are updated in
+        their own type after it. Losses and metrics are summed as they are. One replica sends
+        nothing, and rounds nothing. Default: the gradients' own type.
       ema: averages the weights, and evaluates the averages; see `Ema`. Default: no averages.
       bad_steps: what becomes of steps whose loss or gradient is no number, and of a loss that blows
         up; see `BadSteps`. Default: the run stops with the last good checkpoint kept. None goes on
@@ -82,6 +88,7 @@ class RunConfig:
     jit_compile: bool = False
     accumulation_steps: int = 1
     remat: str = "none"
+    all_reduce_dtype: str | None = None
     ema: Ema | None = None
     bad_steps: BadSteps | None = dataclasses.field(default_factory=BadSteps)
     image_interval: int | None = None
@@ -101,6 +108,11 @@ class RunConfig:
         if self.remat not in remat.POLICIES:
             raise ValueError(
                 f"RunConfig.remat must be one of {', '.join(remat.POLICIES)}; given {self.remat!r}"
+            )
+        if self.all_reduce_dtype not in (None, *_ALL_REDUCE_DTYPES):
+            raise ValueError(
+                f"RunConfig.all_reduce_dtype must be one of {', '.join(_ALL_REDUCE_DTYPES)} or "
+                f"None; given {self.all_reduce_dtype!r}"
             )
         if self.profile_steps is not None:
             start, stop = self.profile_steps

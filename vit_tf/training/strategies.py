@@ -3,16 +3,14 @@
 import functools
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 
-STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
+from vit_tf.training.cluster import check_cluster, cluster_size, slurm_cluster, workers
+from vit_tf.training.slice_strategy import SliceStrategy
 
-_TF_CONFIG_HELP = (
-    "strategy 'multi_worker' needs the environment variable TF_CONFIG on every worker, e.g. "
-    '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", '
-    '"index": 0}}; '
-)
+STRATEGIES = ("auto", "cpu", "mirrored", "multi_worker", "tpu")
 
 
 def create_strategy(
@@ -29,8 +27,9 @@ def create_strategy(
 
     Args:
       name: `"cpu"` (one device), `"mirrored"` (all GPUs, or all CPU devices where there is no
-        GPU), `"multi_worker"` (the cluster of `TF_CONFIG`; of one worker, it is `"auto"`),
-        `"tpu"`, or `"auto"`: the first of TPU, workers, several GPUs, one GPU, CPU that is there.
+        GPU), `"multi_worker"` (the cluster of `TF_CONFIG`, or without one the tasks of a SLURM job
+        step; of one worker, it is `"auto"`), `"tpu"`, or `"auto"`: the first of TPU, workers,
+        several GPUs, one GPU, CPU that is there.
       tpu: name or address of the TPU; `"local"` on a TPU VM. Default: `TPU_NAME`, else local.
       virtual_cpus: splits the CPU into so many devices, to try distribution without GPUs.
       tpu_zone: Compute Engine zone of a TPU that is given by name. Default: this machine's.
@@ -40,8 +39,8 @@ def create_strategy(
       The strategy.
 
     Raises:
-      ValueError: for an unknown name, a missing `TF_CONFIG`, a TPU that does not answer, and for a
-        zone or project without the TPU's name.
+      ValueError: for an unknown name, a missing or wrong `TF_CONFIG`, a TPU that does not answer,
+        and for a zone or project without the TPU's name.
       RuntimeError: when virtual devices are asked for after TensorFlow has started.
     """
     if name not in STRATEGIES:
@@ -54,16 +53,18 @@ def create_strategy(
         )
     if virtual_cpus:
         _split_cpu(virtual_cpus)
-    if name == "multi_worker" and not _cluster_size():
-        raise ValueError(_TF_CONFIG_HELP + f"it is {os.environ.get('TF_CONFIG', 'not set')}")
-    if name == "multi_worker" and _cluster_size() == 1:
+    if name == "multi_worker":
+        _take_from_slurm()
+    if name == "multi_worker" and cluster_size() == 1:
         name = "auto"  # with one worker TensorFlow's own strategy cannot trace the step
     if name == "auto":
         name = _detect(tpu)
     if name == "tpu":
         return _tpu_strategy(tpu, place)
     if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        check_cluster()
+        print(f"waiting for all workers: {', '.join(workers())}", flush=True)
+        return _sharing_bfloat16(tf.distribute.MultiWorkerMirroredStrategy())
     if name == "mirrored":
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         return _mirrored(tuple(device.name for device in tf.config.list_logical_devices(kind)))
@@ -77,23 +78,44 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
+def _take_from_slurm() -> None:
+    """Sets `TF_CONFIG` where SLURM started this process as one of several and nobody set it."""
+    cluster = None if os.environ.get("TF_CONFIG") else slurm_cluster(os.environ)
+    if cluster:
+        os.environ["TF_CONFIG"] = json.dumps(cluster)
+
+
+def _sharing_bfloat16(
+    strategy: tf.distribute.MultiWorkerMirroredStrategy,
+) -> tf.distribute.MultiWorkerMirroredStrategy:
+    """Lets bfloat16 variables be made: the chief's initial values go to the others in float32.
+
+    TensorFlow has no broadcast of bfloat16, and float32 holds each of its values.
+    """
+    extended = strategy.extended
+    share = extended._get_variable_creator_initial_value
+
+    def share_wide(replica_id: int, device: str, primary_var: Any, **kwargs: Any) -> Any:
+        if replica_id or tf.as_dtype(kwargs.get("dtype") or tf.float32) != tf.bfloat16:
+            return share(replica_id, device, primary_var, **kwargs)
+        own = kwargs["initial_value"]
+        kwargs["dtype"] = tf.float32
+        kwargs["initial_value"] = lambda: tf.cast(own() if callable(own) else own, tf.float32)
+        shared = share(replica_id, device, primary_var, **kwargs)
+        return lambda: tf.cast(shared(), tf.bfloat16)
+
+    extended._get_variable_creator_initial_value = share_wide
+    return strategy
+
+
 def _detect(tpu: str | None) -> str:
     """The best kind of device that is there; `"gpu"` stands for exactly one GPU."""
     if tpu or os.environ.get("TPU_NAME") or tf.config.list_physical_devices("TPU"):
         return "tpu"
-    if _cluster_size() > 1:
+    if cluster_size() > 1:
         return "multi_worker"
     gpus = len(tf.config.list_physical_devices("GPU"))
     return "cpu" if gpus == 0 else "gpu" if gpus == 1 else "mirrored"
-
-
-def _cluster_size() -> int:
-    text = os.environ.get("TF_CONFIG") or "{}"
-    try:
-        cluster = json.loads(text).get("cluster", {})
-    except (ValueError, AttributeError) as error:
-        raise ValueError(_TF_CONFIG_HELP + f"it is no such JSON: {text}") from error
-    return sum(len(cluster.get(kind, [])) for kind in ("chief", "worker"))
 
 
 def _split_cpu(count: int) -> None:
@@ -127,7 +149,7 @@ def _tpu_strategy(tpu: str | None, place: dict[str, str]) -> tf.distribute.Strat
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     """Whether the strategy runs on TPUs, where bfloat16 is the default and XLA always on."""
-    return isinstance(strategy, tf.distribute.TPUStrategy)
+    return isinstance(strategy, tf.distribute.TPUStrategy | SliceStrategy)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -147,7 +169,7 @@ def worker_number(strategy: tf.distribute.Strategy) -> int:
 def num_workers(strategy: tf.distribute.Strategy) -> int:
     """Number of processes that take part, each with an input pipeline of its own."""
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return max(1, _cluster_size())
+        return max(1, cluster_size())
     return 1
 
 
