@@ -11,7 +11,12 @@ EXTRAS = {
     "onnx": ["onnx", "onnxruntime", "tf2onnx>=1.17"],
     "openvino": ["openvino>=2026.1"],
     "quickstart": ["scikit-learn"],  # the bundled handwritten digits
+    "peers": ["keras-hub>=0.32,<0.33"],  # beside which the benchmarks measure
     "serving": ["tensorflow-serving-api>=2.20,<2.21"],  # clients and warm-up requests
+    "tpu": [
+        "jax==0.10.2",
+        "libtpu==0.0.52",
+    ],  # tools/tpu_compile.py, which uses what jax does not promise
 }
 
 setup(
@@ -50,6 +55,7 @@ setup(
             "playwright",  # drives the browser in the test of the demo
             "pytest",
             "pytest-xdist",
+            "pyyaml",  # reads the manifests of docs/scaling.md
             "ruff",
         ],
     },

@@ -20,27 +20,10 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
+import predictor_flags
 from absl import app, flags, logging
 
-_SAVED_MODEL = flags.DEFINE_string(
-    "saved_model", None, "folder of a SavedModel, or of numbered ones: then the newest"
-)
-_SERVER = flags.DEFINE_string(
-    "server", None, "address of a TensorFlow Serving: grpc://host:8500 or http://host:8501"
-)
-_SERVED_MODEL = flags.DEFINE_string("served_model", "model", "the model's name at the server")
-_SERVED_VERSION = flags.DEFINE_string(
-    "served_version", None, "number or label of its version at the server [the newest]"
-)
-_MODEL = flags.DEFINE_string("model", None, "name of a model, such as vit_b16")
-_WEIGHTS = flags.DEFINE_string("weights", None, "of --model: a tag or a file; or a .keras file")
-_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "describes the run; several times")
-_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
-_MODEL_DIR = flags.DEFINE_string("model_dir", None, "folder of a run")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "of the run: latest, best, step, path")
-_CLASS_NAMES = flags.DEFINE_string(
-    "class_names", None, "file with a class name a line, for --weights or --model_dir"
-)
+flags.adopt_module_key_flags(predictor_flags)  # --help shows them too
 _GALLERY = flags.DEFINE_string("gallery", None, "folder of images to compare with, one a class")
 _TITLE = flags.DEFINE_string("title", "What does it see?", "heading of the page")
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "address to listen at; 0.0.0.0: for all machines")
@@ -70,23 +53,10 @@ def _serve() -> None:
     from vit_tf.export.demo_page import Demo, build_page
     from vit_tf.export.demo_server import check_port, import_gradio, launch_page
     from vit_tf.export.image_gallery import ImageGallery
-    from vit_tf.training.named_predictor import load_predictor
 
     import_gradio()  # what is missing or taken is said before the model is loaded
     check_port(_HOST.value, _PORT.value)
-    predictor = load_predictor(
-        saved_model=_SAVED_MODEL.value,
-        server=_SERVER.value,
-        model=_MODEL.value,
-        weights=_WEIGHTS.value,
-        gin_files=_GIN_FILE.value,
-        gin_params=_GIN_PARAM.value,
-        model_dir=_MODEL_DIR.value,
-        checkpoint=_CHECKPOINT.value,
-        class_names=_CLASS_NAMES.value,
-        served_model=_SERVED_MODEL.value,
-        served_version=_SERVED_VERSION.value,
-    )
+    predictor = predictor_flags.load_predictor_of_flags()
     gallery = ImageGallery(predictor, _GALLERY.value) if _GALLERY.value else None
     for problem in gallery.problems if gallery else ():
         print(f"left out of the gallery: {problem}", file=sys.stderr)

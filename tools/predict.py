@@ -25,27 +25,10 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
+import predictor_flags
 from absl import app, flags, logging
 
-_SAVED_MODEL = flags.DEFINE_string(
-    "saved_model", None, "folder of a SavedModel, or of numbered ones: then the newest"
-)
-_SERVER = flags.DEFINE_string(
-    "server", None, "address of a TensorFlow Serving: grpc://host:8500 or http://host:8501"
-)
-_SERVED_MODEL = flags.DEFINE_string("served_model", "model", "the model's name at the server")
-_SERVED_VERSION = flags.DEFINE_string(
-    "served_version", None, "number or label of its version at the server [the newest]"
-)
-_MODEL = flags.DEFINE_string("model", None, "name of a model, such as vit_b16")
-_WEIGHTS = flags.DEFINE_string("weights", None, "of --model: a tag or a file; or a .keras file")
-_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "describes the run; several times")
-_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
-_MODEL_DIR = flags.DEFINE_string("model_dir", None, "folder of a run")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "of the run: latest, best, step, path")
-_CLASS_NAMES = flags.DEFINE_string(
-    "class_names", None, "file with a class name a line, for --weights or --model_dir"
-)
+flags.adopt_module_key_flags(predictor_flags)  # --help shows them too
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "csv", "jsonl"], "what to print")
 _TOP_K = flags.DEFINE_integer("top_k", 3, "classes to print for an image", lower_bound=1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "images in a batch", lower_bound=1)
@@ -83,23 +66,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _load() -> Any:
     """The predictor that the flags name."""
-    from vit_tf.training.named_predictor import load_predictor
-
-    predictor = load_predictor(
-        saved_model=_SAVED_MODEL.value,
-        server=_SERVER.value,
-        model=_MODEL.value,
-        weights=_WEIGHTS.value,
-        gin_files=_GIN_FILE.value,
-        gin_params=_GIN_PARAM.value,
-        model_dir=_MODEL_DIR.value,
-        checkpoint=_CHECKPOINT.value,
-        class_names=_CLASS_NAMES.value,
-        top_k=_TOP_K.value,
-        served_model=_SERVED_MODEL.value,
-        served_version=_SERVED_VERSION.value,
-    )
-    if getattr(predictor, "folder", _SAVED_MODEL.value) != _SAVED_MODEL.value:
+    predictor = predictor_flags.load_predictor_of_flags(_TOP_K.value)
+    if getattr(predictor, "folder", None) not in (None, flags.FLAGS.saved_model):
         print(f"{predictor.describe()}, the newest", file=sys.stderr)
     return predictor
 

@@ -68,6 +68,7 @@ PARAMETERS = {
     "recipes/mixer_b16_i1k": 59_880_472,
     "recipes/plain_s16_i1k": 22_049_896 - 196 * 384 + square(384),
     "recipes/scaling_vit_g14": 1_037_857_384 + head(1408, I21K),
+    "recipes/scaling_vit_gigantic14": 1_882_797_416 + head(1664, I21K),
     "recipes/vit_h14_jft_i21k": 632_045_800 + square(1280) + head(1280, I21K),
     "recipes/vit_i1k": 86_567_656 + square(768),
     "recipes/vit_i21k": 86_567_656 + square(768) + head(768, I21K),
@@ -137,7 +138,17 @@ LEARNING_RATES = {
 }
 # Without a paper's figure; none of their own data is there.
 SMALL = {name for name in RECIPES if "cifar10_" in name or "fashion" in name or "photos" in name}
-LARGE = ("l16", "h14", "g14", "l32", "deit3_b16_i21k", "vit_cifar100", "augreg_cifar100", "s32")
+LARGE = (
+    "l16",
+    "h14",
+    "g14",
+    "gigantic14",
+    "l32",
+    "deit3_b16_i21k",
+    "vit_cifar100",
+    "augreg_cifar100",
+    "s32",
+)
 
 
 @pytest.fixture(autouse=True)

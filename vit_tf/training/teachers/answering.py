@@ -56,6 +56,15 @@ def of_keras(
             )
         load_checkpoint(model, weights, strict=True, head="keep")
     _check_loaded(model)
+    return dataclasses.replace(of_fresh(model, facts), fingerprint=weights_fingerprint(model))
+
+
+def of_fresh(model: keras.Model, facts: Mapping | Preprocessing | None) -> Answering:
+    """A Keras model as it is, whose answers nobody asks for: to find out what it costs.
+
+    Raises:
+      ValueError: for one whose outputs are no logits, or of whose input nothing is told.
+    """
     _check_logits(model)
     model.trainable = False
     facts = _facts(facts, getattr(model, "preprocessing", None), _side(model.input_shape))
@@ -65,7 +74,7 @@ def of_keras(
         image_size=facts.image_size,
         num_classes=getattr(model, "num_classes", None),
         name=getattr(model, "variant", None) or type(model).__name__,
-        fingerprint=weights_fingerprint(model),
+        fingerprint="",
     )
 
 

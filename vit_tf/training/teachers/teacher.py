@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -14,7 +14,7 @@ from vit_tf.layers.resampling import resize_matrix
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.training.teachers import answering
 from vit_tf.training.teachers.class_map import Classes, ClassMap
-from vit_tf.training.teachers.scaling import scaling_of
+from vit_tf.training.teachers.scaling import Scaling, scaling_of
 
 
 class Teacher:
@@ -95,10 +95,11 @@ class Teacher:
           FileNotFoundError: if it is not there.
         """
         if planning.is_planned():
-            self._plan(student, getattr(train_input, "class_names", None))
+            self._plan(student, train_input)
             return
         student_facts = getattr(student, "preprocessing", None)
-        self._scaling = scaling_of(train_input, student_facts)
+        scaling = scaling_of(train_input, student_facts)
+        self._scaling = lambda: scaling
         if callable(self._model):
             self._answering = answering.of_keras(self._model(), self._weights, self._preprocessing)
         else:
@@ -124,7 +125,7 @@ class Teacher:
 
     def facts(self) -> str:
         """What a run says of it, with the hash of its weights, by which another one is noticed."""
-        if self._answering is None:
+        if self._answering is None or not self._answering.fingerprint:
             return "not loaded"
         made = self._answering
         size = "the student's images"
@@ -136,23 +137,44 @@ class Teacher:
         file = f", {self._weights}" if self._weights else ""
         return f"{made.name}{file} at {size}, {self._map}, weights {made.fingerprint[:16]}"
 
-    def _plan(self, student: keras.Model, class_names: Sequence[str] | None) -> None:
-        """Notes the teacher's file, and checks the classes if its model tells them."""
+    def _plan(self, student: keras.Model, train_input: Any) -> None:
+        """Notes the teacher's file, and checks the classes if its model tells them.
+
+        A model that is built here can be traced, so that the step is known; a file is not loaded.
+        """
         path = self._weights if callable(self._model) else os.fspath(self._model)
         if path is not None:
             missing = f"{path} is not there" if not _exists(path) else None
             planning.note("teacher", path, missing)
-        classes = getattr(self._model(), "num_classes", None) if callable(self._model) else None
+        classes = None
+        if callable(self._model):
+            self._answering = answering.of_fresh(self._model(), self._preprocessing)
+            classes = self._answering.num_classes
+            student_facts = getattr(student, "preprocessing", None)
+
+            def scaling() -> Scaling:
+                with tf.init_scope():  # not in the step's graph, nor in that where a plan is made
+                    return scaling_of(train_input, student_facts)
+
+            self._scaling = scaling
         self._map = ClassMap(
-            self._classes, student.num_classes, classes or student.num_classes, class_names
+            self._classes,
+            student.num_classes,
+            classes or student.num_classes,
+            getattr(train_input, "class_names", None),
         )
 
     def _outputs(self, images: tf.Tensor) -> tf.Tensor:
         made = self._answering
+        if made is None:
+            raise ValueError(
+                f"what the teacher {self._model} does is in its file, which a plan does not load; "
+                "name the function that builds it, Teacher.model = @teacher/create_model"
+            )
         images = tf.cast(images, tf.float32)
         if made.image_size:
             images = resized(images, made.image_size, self._resize)
-        outputs = made.logits(self._scaling.convert(images, made.scaling))
+        outputs = made.logits(self._scaling().convert(images, made.scaling))
         if isinstance(outputs, Mapping):
             name = "logits" if "logits" in outputs else next(iter(outputs))
             outputs = outputs[name] if len(outputs) == 1 or name == "logits" else outputs
