@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
-	benchmark-transfer benchmark-remat benchmark-serving model-table lint format clean
+	benchmark-transfer benchmark-remat benchmark-serving benchmark-tpu benchmark-scaling benchmark-train-step \
+	benchmark-inference model-table lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 19
@@ -51,6 +52,18 @@ benchmark-remat: $(STAMP)  ## peak memory of training under each policy of remat
 
 benchmark-serving: $(STAMP)  ## exported models beside timm: make benchmark-serving TORCH_PYTHON=/path/to/python
 	$(BIN)/python benchmarks/serving.py $(if $(TORCH_PYTHON),--torch_python=$(TORCH_PYTHON))
+
+benchmark-tpu: $(STAMP)  ## the training step on a TPU v5e as its compiler weighs it, beside big_vision: BIG_VISION=… JAX_PYTHON=…
+	$(BIN)/python benchmarks/tpu.py $(if $(BIG_VISION),--big_vision=$(BIG_VISION) --jax_python=$(JAX_PYTHON))
+
+benchmark-scaling: $(STAMP)  ## a training step on several processes and devices of this machine
+	$(BIN)/python benchmarks/scaling.py
+
+benchmark-train-step: $(STAMP)  ## training on the CPU beside its peers: make benchmark-train-step TORCH_PYTHON=/path/to/python
+	$(BIN)/python benchmarks/train_step.py $(if $(TORCH_PYTHON),--torch_python=$(TORCH_PYTHON))
+
+benchmark-inference: $(STAMP)  ## inference on the CPU beside its peers: make benchmark-inference TORCH_PYTHON=/path/to/python
+	$(BIN)/python benchmarks/inference.py $(if $(TORCH_PYTHON),--torch_python=$(TORCH_PYTHON))
 
 lint: $(STAMP)  ## ruff: format and rules
 	$(BIN)/ruff format --check .
