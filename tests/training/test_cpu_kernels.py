@@ -1,5 +1,7 @@
 """Kernels for training on CPUs compute what the layers' own formulas do, forward and backward."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -9,24 +11,45 @@ from stepping import Regression
 from vit_tf import layers
 from vit_tf.layers.attention import attention_weights
 from vit_tf.layers.kernels import kernels_for, use
-from vit_tf.training import RunConfig
+from vit_tf.layers.products import linear as linear_of
+from vit_tf.layers.products import rows
+from vit_tf.training import Optimization, RunConfig
 from vit_tf.training.cpu_kernels import CPUKernels, for_step
 from vit_tf.training.gradients import Gradients
+from vit_tf.training.run_length import RunLength
 from vit_tf.training.strategies import create_strategy
 
 LARGE = (2, 512, 256)  # as many elements as it takes
-WEIGHTS = ("gamma", "beta")
+
+
+def built(layer, shape):
+    layer.build(shape)
+    for number, weight in enumerate(layer.weights):
+        weight.assign(np.random.default_rng(number).normal(size=weight.shape))
+    return layer
 
 
 def layer_norm(x):
     layer = layers.LayerNorm(epsilon=1e-6, dtype=x.dtype.name)
-    layer.build(x.shape)
-    for name, weight in zip(WEIGHTS, layer.weights, strict=True):
-        weight.assign(np.random.default_rng(len(name)).normal(size=weight.shape))
-    return layer(x)
+    return built(layer, x.shape)(x)
+
+
+def linear(x):
+    dense = built(keras.layers.Dense(96, dtype=x.dtype.name), x.shape)
+    return linear_of(dense, rows(x))
+
+
+def patch_embedding(x):
+    """Of patches of 4 x 8, where a row and three columns of the image are left over."""
+    images = tf.reshape(tf.concat([x, x], 0), [-1])[: 2 * 257 * 251 * 4]
+    images = tf.reshape(images, [2, 257, 251, 4])
+    layer = layers.PatchEmbedding(24, (4, 8), dtype=x.dtype.name)
+    return built(layer, images.shape)(images)
 
 
 FORMULAS = {
+    "linear": linear,
+    "patch_embedding": patch_embedding,
     "gelu": layers.get_activation("gelu"),
     "gelu_tanh": layers.get_activation("gelu_tanh"),
     "softmax": attention_weights,
@@ -37,11 +60,11 @@ FORMULAS = {
 def values_and_gradients(formula, dtype, kernels):
     generator = np.random.default_rng(0)
     x = tf.cast(generator.normal(0.3, 2.0, LARGE), dtype)
-    upstream = tf.cast(generator.normal(size=LARGE), dtype)
     with use(kernels), tf.GradientTape() as tape:
         tape.watch(x)
         values = formula(x)
         watched = [x, *tape.watched_variables()]
+    upstream = tf.cast(generator.normal(size=values.shape), dtype)
     found = [values, *tape.gradient(values, watched, upstream)]
     assert [value.dtype for value in found[:2]] == [dtype, dtype]
     return [np.asarray(tf.cast(value, tf.float64)) for value in found]
@@ -51,7 +74,8 @@ def values_and_gradients(formula, dtype, kernels):
 def test_kernels_agree_with_the_formulas_in_float32(name):
     ours = values_and_gradients(FORMULAS[name], tf.float32, CPUKernels())
     plain = values_and_gradients(FORMULAS[name], tf.float32, None)
-    assert len(ours) == len(plain) == (4 if name == "layer_norm" else 2)
+    has_weights = name in ("layer_norm", "linear", "patch_embedding")
+    assert len(ours) == len(plain) == (4 if has_weights else 2)
     for one, other in zip(ours, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=2e-6 * np.abs(other).max())
 
@@ -95,6 +119,52 @@ def test_kernels_are_for_steps_on_cpus_that_are_not_compiled_as_a_whole(devices,
     assert (for_step(Strategy, compiled) is not None) == used
 
 
+@pytest.mark.parametrize("make", [keras.optimizers.Adam, keras.optimizers.AdamW])
+@pytest.mark.parametrize("decay_scaled_by", ["learning_rate", "schedule"])
+def test_large_weights_are_updated_as_adam_does(make, decay_scaled_by):
+    def trained(kernels):
+        model = keras.Sequential([keras.Input([512]), keras.layers.Dense(512, name="dense")])
+        for number, weight in enumerate(model.weights):
+            weight.assign(tf.random.stateless_normal(weight.shape, [number, 1]))
+        optimization = Optimization(
+            functools.partial(make, weight_decay=0.1),
+            learning_rate=1e-2,
+            decay_scaled_by=decay_scaled_by,
+            learning_rate_table=((".*bias", 0.5), (".*", 2.0)),
+        )
+        optimizer = optimization.build(model, RunLength(3))
+        step = tf.function(
+            lambda gradients: optimization.apply(gradients, model.trainable_weights, kernels)
+        )
+        for number in range(3):
+            step([tf.random.stateless_normal(w.shape, [number, 2]) for w in model.weights])
+        found = [variable.numpy() for variable in [*model.weights, *optimizer.variables]]
+        return found, has_compiled(step.get_concrete_function(list(model.weights)))
+
+    (ours, some), (plain, none) = trained(CPUKernels()), trained(None)
+    assert (some, none) == (1, 0)  # the kernel; the bias is small
+    assert len(ours) == len(plain) == 7  # two weights, their moments, the count of steps
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make", [functools.partial(keras.optimizers.Adam, amsgrad=True), keras.optimizers.Nadam]
+)
+def test_other_optimizers_update_large_weights_themselves(make):
+    weight = tf.Variable(tf.zeros(LARGE))
+    assert CPUKernels().updates(keras.optimizers.Adam(), tf.zeros(LARGE), weight)
+    assert not CPUKernels().updates(make(), tf.zeros(LARGE), weight)
+    assert not CPUKernels().updates(keras.optimizers.Adam(), tf.zeros(LARGE, tf.bfloat16), weight)
+
+
+def has_compiled(function):
+    """How many of the operations of a traced function XLA compiles."""
+    calls = ("PartitionedCall", "StatefulPartitionedCall")
+    nodes = function.graph.as_graph_def().node
+    return sum(node.op in calls and node.attr["_XlaMustCompile"].b for node in nodes)
+
+
 class Ones(Regression):
     """A tiny encoder whose tensors are large: what remains is the mean of what comes out."""
 
@@ -117,13 +187,7 @@ def gradients_of(kernels, **settings):
     }
     weights = [tf.convert_to_tensor(weight) for weight in model.trainable_weights]
     graph = tf.function(lambda: compute(batch, weights, [], tf.constant([3, 4]))[0])
-    compiled = [
-        node
-        for node in graph.get_concrete_function().graph.as_graph_def().node
-        if node.op in ("PartitionedCall", "StatefulPartitionedCall")
-        and node.attr["_XlaMustCompile"].b
-    ]
-    return [value.numpy() for value in graph()], len(compiled)
+    return [value.numpy() for value in graph()], has_compiled(graph.get_concrete_function())
 
 
 @pytest.mark.parametrize(

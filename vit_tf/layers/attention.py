@@ -131,7 +131,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def _attend_by_matmul(self, tokens, training, intermediates):
         batch, length, width = ops.shape(tokens)
         head_dim = width // self.num_heads
-        fused = self.query_key_value(ops.reshape(tokens, (-1, width)))
+        fused = linear(self.query_key_value, ops.reshape(tokens, (-1, width)))
         fused = ops.reshape(fused, (batch, length, 3, self.num_heads, head_dim))
         # Parts of the first axis are no copies, and their gradients are stacked, not padded.
         query, key, value = ops.unstack(ops.transpose(fused, (2, 0, 3, 1, 4)), 3, axis=0)
@@ -140,7 +140,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         intermediates.record("attn_weights", weights)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        outputs = self.out(ops.reshape(attended, (-1, width)))
+        outputs = linear(self.out, ops.reshape(attended, (-1, width)))
         return ops.reshape(outputs, (batch, length, width))
 
     def _attend_by_einsum(self, tokens, training, intermediates):

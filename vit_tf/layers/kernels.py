@@ -12,16 +12,20 @@ from typing import Any, Protocol
 
 import keras
 
-from vit_tf.layers.products import is_compiled_by_xla
-
 Tensor = Any  # of the backend
 
 
 class Kernels(Protocol):
-    """Differentiable functions that compute what the layers' own formulas do."""
+    """Differentiable functions that compute what the layers' own formulas do.
+
+    They are for steps that are not compiled as a whole; a compiler has kernels of its own.
+    """
 
     def pays(self, x: Tensor) -> bool:
         """Whether the kernels are faster than the formulas on such a tensor."""
+
+    def linear(self, x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        """The product of matrices `x` and `kernel`, plus a bias, in the dtype of x."""
 
     def gelu(self, x: Tensor) -> Tensor:
         """The exact GELU of a tensor of any shape, in its dtype."""
@@ -52,9 +56,7 @@ def use(kernels: Kernels | None) -> Iterator[None]:
 def kernels_for(x: Tensor) -> Kernels | None:
     """The kernels to use on such a tensor, or None: the layer's own formula."""
     kernels = _in_place.get()
-    if kernels is None or is_compiled_by_xla():
-        return None
-    return kernels if kernels.pays(x) else None
+    return kernels if kernels is not None and kernels.pays(x) else None
 
 
 @keras.saving.register_keras_serializable(package="vit_tf")

@@ -1,8 +1,10 @@
 """Patch embedding: a strided convolution that turns an image into a grid of vectors."""
 
 import keras
+from keras import ops
 
 from vit_tf.layers.initialization import get_initializer
+from vit_tf.layers.kernels import kernels_for
 
 
 @keras.saving.register_keras_serializable(package="vit_tf")
@@ -45,7 +47,20 @@ class PatchEmbedding(keras.layers.Layer):
 
     def call(self, images):
         """Maps [batch, height, width, channels] to [batch, grid_height, grid_width, width]."""
-        return self.projection(images)
+        kernels = kernels_for(images)
+        if kernels is None:
+            return self.projection(images)
+        batch, rows, columns, channels = images.shape
+        height, width = self.patch_size
+        grid = (rows // height, columns // width)
+        patches = images[:, : grid[0] * height, : grid[1] * width]
+        patches = ops.reshape(patches, (batch, grid[0], height, grid[1], width, channels))
+        patches = ops.transpose(patches, (0, 1, 3, 2, 4, 5))
+        features = height * width * channels
+        kernel = ops.reshape(self.projection.kernel, (features, self.width))
+        weights = (ops.cast(weight, images.dtype) for weight in (kernel, self.projection.bias))
+        outputs = kernels.linear(ops.reshape(patches, (-1, features)), *weights)
+        return ops.reshape(outputs, (batch, *grid, self.width))
 
     def compute_output_shape(self, input_shape):
         """Returns (batch, grid_height, grid_width, width)."""

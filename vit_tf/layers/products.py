@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import keras
 from keras import ops
 
+from vit_tf.layers.kernels import kernels_for
+
 _in_xla = contextvars.ContextVar("_in_xla", default=False)
 
 
@@ -50,6 +52,10 @@ def rows(inputs):
 def linear(dense: keras.layers.Dense, inputs):
     """Applies a dense layer without activation to what `rows` made."""
     if not keeps_axes():
-        return dense(inputs)
+        kernels = kernels_for(inputs)
+        if kernels is None:
+            return dense(inputs)
+        weights = (ops.cast(weight, inputs.dtype) for weight in (dense.kernel, dense.bias))
+        return kernels.linear(inputs, *weights)
     # An ellipsis keeps Keras from turning the sum into a product of matrices.
     return ops.einsum("...i,io->...o", inputs, dense.kernel) + dense.bias

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from vit_tf.models.weight_names import weight_names
+from vit_tf.training.clipping import global_norm
 
 
 class GroupNorms:
@@ -22,8 +23,7 @@ class GroupNorms:
 
     def __call__(self, kind: str, tensors: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Name `<kind>/<group>` -> float32 norm, of one tensor a weight."""
-        squares = [tf.reduce_sum(tf.square(tf.cast(tensor, tf.float32))) for tensor in tensors]
         return {
-            f"{kind}/{group}": tf.sqrt(tf.add_n([squares[place] for place in places]))
+            f"{kind}/{group}": global_norm([tensors[place] for place in places])
             for group, places in self._groups.items()
         }

@@ -15,6 +15,7 @@ from vit_tf.models.lora import frozen_weights
 from vit_tf.models.weight_names import weight_names
 from vit_tf.training import schedules, tables
 from vit_tf.training.clipping import clip_by_norm, clip_units, global_norm
+from vit_tf.training.cpu_kernels import CPUKernels
 from vit_tf.training.late_start import LateStart
 from vit_tf.training.run_length import RunLength
 from vit_tf.training.schedule_shapes import Constant, Scaled
@@ -138,6 +139,7 @@ class Optimization:
         self._sizes: dict[str, int] = {}
         self._updated: set[int] = set()
         self._late: LateStart | None = None
+        self._kernels: CPUKernels | None = None
 
     def build(self, model: keras.Model, length: RunLength) -> keras.optimizers.Optimizer:
         """Creates the optimizer and its slots for a model; call it inside the strategy's scope.
@@ -163,12 +165,18 @@ class Optimization:
         self._late = LateStart(optimizer, self._starts(list(weights), length))
         return optimizer
 
-    def apply(self, gradients: Sequence[tf.Tensor], weights: Sequence[keras.Variable]) -> tf.Tensor:
+    def apply(
+        self,
+        gradients: Sequence[tf.Tensor],
+        weights: Sequence[keras.Variable],
+        kernels: CPUKernels | None = None,
+    ) -> tf.Tensor:
         """Clips gradients and updates the weights, in replica context.
 
         Args:
           gradients: one gradient a weight, summed over replicas (`gradients.sum_over_replicas`).
           weights: the weights, in the same order.
+          kernels: what updates large weights in place of the optimizer, where it can.
 
         Returns:
           The global norm of the gradients before clipping, a float32 scalar.
@@ -179,6 +187,7 @@ class Optimization:
         gradients = self.only_begun(gradients, weights)
         norm = global_norm(gradients)
         self._updated = set()
+        self._kernels = kernels
         self.optimizer.apply(self._clip(gradients, weights, norm), weights)
         if len(self._updated) < len(weights):
             raise TypeError(
@@ -342,12 +351,15 @@ class Optimization:
         place = self.optimizer._get_variable_index(weight)
         self._updated.add(place)
         rate = learning_rate * self._rates[place]
+        by_schedule = self._decay_scaled_by == "schedule"
+        decay = self._decays[place] * (learning_rate / self.peak if by_schedule else rate)
 
         def change() -> None:
+            if self._kernels and self._kernels.updates(self.optimizer, gradient, weight):
+                self._kernels.update(self.optimizer, gradient, weight, rate, decay)
+                return
             if self._decays[place]:
-                by_schedule = self._decay_scaled_by == "schedule"
-                scale = learning_rate / self.peak if by_schedule else rate
-                weight.assign_sub(weight * tf.cast(self._decays[place] * scale, weight.dtype))
+                weight.assign_sub(weight * tf.cast(decay, weight.dtype))
             update_step(gradient, weight, rate)
 
         self._late.update(place, change)

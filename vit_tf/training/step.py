@@ -73,6 +73,7 @@ class TrainStep:
         self._global_batch = global_batch
         frozen = config.optimization.frozen
         self._statistics = batch_statistics(model, frozen)
+        self._kernels = cpu_kernels.for_step(strategy, compiled=config.jit_compile)
         self._gradients = Gradients(
             task,
             model,
@@ -80,7 +81,7 @@ class TrainStep:
             global_batch,
             config.accumulation_steps,
             config.remat,
-            cpu_kernels.for_step(strategy, compiled=config.jit_compile),
+            self._kernels,
         )
         self._norms = GroupNorms(model.trainable_weights)
         self.averages = config.ema and Averages(config.ema, model, strategy, frozen)
@@ -193,7 +194,7 @@ class TrainStep:
 
         state = self._state() if self.watch and self.watch.skips else []
         before = [tf.identity(variable) for variable in state]
-        norm = self._optimization.apply(gradients, variables)
+        norm = self._optimization.apply(gradients, variables, self._kernels)
         by_step = {"steps": tf.constant(1.0), "gradient_norm": norm}
         by_step |= self._norms("gradient_norm", gradients)
         good = tf.constant(True)
