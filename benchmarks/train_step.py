@@ -176,7 +176,8 @@ def run(work: str, text: str) -> None:
         if work == "train":
             ratios[model] |= cost_ratios(runs[model]["contenders"])
         print(model, ratios[model], flush=True)
-    print("result   ", write_result("train_step" if work == "train" else work, ratios, runs))
+        file = write_result("train_step" if work == "train" else work, ratios, runs)
+    print("result   ", file)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Kernels for training on CPUs compute what the layers' own formulas do, forward and backward."""
 
 import functools
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -117,6 +119,47 @@ def test_kernels_are_for_steps_on_cpus_that_are_not_compiled_as_a_whole(devices,
             worker_devices = devices
 
     assert (for_step(Strategy, compiled) is not None) == used
+
+
+def test_kernels_give_the_same_bits_with_one_thread_as_with_two(tmp_path):
+    """What is free to take part in an operation differs from step to step."""
+    files = [tmp_path / f"{threads}.npz" for threads in (1, 2)]
+    for threads, file in enumerate(files, 1):
+        subprocess.run([sys.executable, "-c", OF_THREADS, str(threads), file], check=True)
+    one, two = map(np.load, files)
+    assert len(one.files) == 36
+    assert [name for name in one.files if not np.array_equal(one[name], two[name])] == []
+
+
+OF_THREADS = """
+import sys
+import numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+from vit_tf.training.cpu_kernels import CPUKernels
+
+def draw(seed, *shape):
+    return tf.random.stateless_normal(shape, [seed, 1])
+
+found = {}
+for dtype in (tf.float32, tf.bfloat16):
+    for tokens, width in ((3152, 384), (4352, 192), (2176, 128)):
+        x, bias, kernel = draw(0, tokens, width), draw(1, width), draw(2, width, 96)
+        x, bias, kernel = (tf.cast(value, dtype) for value in (x, bias, kernel))
+
+        @tf.function
+        def run(x, bias, kernel):
+            with tf.GradientTape() as tape:
+                tape.watch([x, bias, kernel])
+                normal = CPUKernels.layer_norm(x, bias, bias, 1e-6)
+                weights = CPUKernels.softmax(CPUKernels.gelu(normal))
+                outputs = CPUKernels.linear(weights, kernel, bias[:96])
+                loss = tf.reduce_sum(tf.cast(outputs, tf.float32)[:, ::2])
+            return [normal, weights, outputs, *tape.gradient(loss, [x, bias, kernel])]
+
+        for number, value in enumerate(run(x, bias, kernel)):
+            found[f"{dtype.name} {tokens} {number}"] = np.asarray(tf.cast(value, tf.float32))
+np.savez(sys.argv[2], **found)
+"""
 
 
 @pytest.mark.parametrize("make", [keras.optimizers.Adam, keras.optimizers.AdamW])

@@ -23,6 +23,7 @@ import keras
 import tensorflow as tf
 
 _SMALLEST = 2**18  # elements; below, starting an operation costs more than it saves
+_TILE = 16  # rows that a processor's matrix unit multiplies at once
 _DTYPES = (tf.float32, tf.bfloat16)
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
@@ -134,9 +135,13 @@ def _compiled(function):
 
 
 def _column_sums(x: tf.Tensor) -> tf.Tensor:
-    """Sums over all axes but the last, added up in float32."""
+    """Sums over all axes but the last, added up in float32.
+
+    They do not depend on threads: oneDNN shares the addends of a product with a single row among
+    those that are free, of which a step that follows an operation of XLA may have one or all.
+    """
     rows = tf.reshape(x, [-1, x.shape[-1]])
-    return tf.matmul(tf.ones([1, rows.shape[0]], x.dtype), rows)[0]
+    return tf.matmul(tf.ones([_TILE, rows.shape[0]], x.dtype), rows)[0]
 
 
 def _row_means(x: tf.Tensor) -> tf.Tensor:
