@@ -16,7 +16,8 @@ def global_norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     that their squares are summed already (those of `tf.linalg.global_norm` it does not recognise).
     """
     halves = [tf.nn.l2_loss(tf.cast(tensor, tf.float32)) for tensor in tensors]
-    return tf.sqrt(2 * tf.add_n(halves))
+    # Not `add_n`: in what order it adds depends on which tensor it may overwrite at that moment.
+    return tf.sqrt(2 * tf.reduce_sum(tf.stack(halves)))
 
 
 def clip_by_norm(gradients: Sequence[tf.Tensor], norm: tf.Tensor, most: float) -> list[tf.Tensor]:
