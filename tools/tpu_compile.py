@@ -126,7 +126,7 @@ def _measured(files: list[str], bindings: list[str], topology, kinds: list[str])
     for kind in kinds:
         if _FIND_BATCH.value:
             found = find_batch(programs, kind, topology, cache, _say)
-            smallest = programs.accumulation_steps
+            smallest = programs.accumulation_steps if kind == "train" else 1
             yield kind, found or measure(programs.lower(kind, smallest), topology, cache)
         else:
             yield kind, measure(programs.lower(kind, per_device), topology, cache)

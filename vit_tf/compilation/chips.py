@@ -111,7 +111,7 @@ def parse_topology(name: str) -> Topology:
     chip = CHIPS.get(generation)
     if chip is None:
         close = difflib.get_close_matches(generation, CHIPS, 1, cutoff=0.3)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
+        meant = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(
             f"unknown TPU generation {generation!r} in topology {name!r}{meant} Known are "
             f"{', '.join(CHIPS)}"
