@@ -27,7 +27,7 @@ test: $(STAMP)  ## the test suite
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## what needs several processes or minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 benchmark-cifar10: $(STAMP)  ## a small ViT on CIFAR-10: make benchmark-cifar10 DATA_DIR=data/cifar10
 	$(BIN)/python benchmarks/cifar10.py --data_dir=$(or $(DATA_DIR),data/cifar10)
