@@ -133,8 +133,8 @@ class Classification(Task):
         targets, labels = self._training_targets(batch, heads[0].shape[-1])
         losses = [self._loss.values(targets, logits) for logits in heads]
         return {
-            "loss": tf.add_n(losses) / len(losses),
-            "accuracy": self._accuracy(labels, tf.add_n(heads) / len(heads)),
+            "loss": tf.reduce_mean(losses, axis=0),
+            "accuracy": self._accuracy(labels, tf.reduce_mean(heads, axis=0)),
         }
 
     def eval_values(self, model: keras.Model, batch: Batch) -> Values:

@@ -64,19 +64,24 @@ class Cosub(Classification):
         heads = self._heads(model, tf.concat([images, images], axis=0))
         outputs = [tf.split(logits, 2) for logits in heads]  # of each head two [batch, classes]
         targets, labels = self._training_targets(batch, heads[0].shape[-1])
-        label_loss = _mean([self._loss.values(targets, o) for pair in outputs for o in pair])
-        cosub_loss = _mean(
+        label_loss = tf.reduce_mean(
+            [self._loss.values(targets, o) for pair in outputs for o in pair], axis=0
+        )
+        cosub_loss = tf.reduce_mean(
             [
                 self._loss.values(tf.stop_gradient(tf.sigmoid(other)), own)
                 for first, second in outputs
                 for own, other in ((first, second), (second, first))
-            ]
+            ],
+            axis=0,
         )
         return {
             "loss": (label_loss + cosub_loss) / 2,
             "label_loss": label_loss,
             "cosub_loss": cosub_loss,
-            "accuracy": self._accuracy(labels, _mean([o for pair in outputs for o in pair])),
+            "accuracy": self._accuracy(
+                labels, tf.reduce_mean([o for pair in outputs for o in pair], axis=0)
+            ),
         }
 
 
@@ -85,7 +90,3 @@ def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     for inner in layer._layers:
         yield inner
         yield from _layers(inner)
-
-
-def _mean(values: list[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n(values) / len(values)

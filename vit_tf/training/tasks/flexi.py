@@ -111,7 +111,7 @@ class FlexiClassification(Task):
         }
         names = by_size[self._eval_sizes[0]]
         means = {
-            name: tf.add_n([values[name] for values in by_size.values()]) / len(by_size)
+            name: tf.reduce_mean([values[name] for values in by_size.values()], axis=0)
             for name in names
         }
         each = {

@@ -72,19 +72,18 @@ class KnowledgeDistillation(Distillation):
         heads = self._heads(model, batch["image"])
         targets, labels = self._training_targets(batch, heads[0].shape[-1])
         teacher_logits = batch["teacher_logits"]
-        label_loss = _mean([self._loss.values(targets, logits) for logits in heads])
-        distillation_loss = _mean(
-            [kl_divergence(teacher_logits, logits, self._temperature) for logits in heads]
+        label_loss = tf.reduce_mean(
+            [self._loss.values(targets, logits) for logits in heads], axis=0
+        )
+        distillation_loss = tf.reduce_mean(
+            [kl_divergence(teacher_logits, logits, self._temperature) for logits in heads],
+            axis=0,
         )
         share = self._label_weight
         return {
             "loss": (1.0 - share) * distillation_loss + (share * label_loss if share else 0.0),
             "label_loss": label_loss,
             "distillation_loss": distillation_loss,
-            "accuracy": self._accuracy(labels, _mean(heads)),
-            **self._measures(labels, _mean(heads), teacher_logits),
+            "accuracy": self._accuracy(labels, tf.reduce_mean(heads, axis=0)),
+            **self._measures(labels, tf.reduce_mean(heads, axis=0), teacher_logits),
         }
-
-
-def _mean(values: list[tf.Tensor]) -> tf.Tensor:
-    return tf.add_n(values) / len(values)
