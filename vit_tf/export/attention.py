@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from vit_tf.analysis.attention_rollout import attention_rollout, rollout_map
-from vit_tf.models.features import extract_features
+from vit_tf.analysis.attention_maps import attention_layers, self_attention
 
 ATTENTION = ("rollout", "maps")
 
@@ -35,12 +34,6 @@ def check_attention(model: keras.Model, kinds: Sequence[str]) -> None:
         )
 
 
-def attention_layers(model: keras.Model) -> list[str]:
-    """Names of the intermediates that hold self-attention weights, from the first block on."""
-    names = getattr(model, "intermediate_names", ())
-    return [n for n in names if n.startswith("block") and n.endswith("/attn_weights")]
-
-
 def attention(
     model: keras.Model, images: tf.Tensor, kinds: Sequence[str] = ATTENTION
 ) -> dict[str, tf.Tensor]:
@@ -55,18 +48,10 @@ def attention(
       `"rollout"`: float32 [batch, rows, columns] of patches, see `rollout_map`; `"maps"`: float32
       [batch, layers, heads, queries, keys].
     """
-    names = attention_layers(model)
-    weights = extract_features(model, images, names)
-    layers = [tf.cast(weights[name], tf.float32) for name in names]
+    found = self_attention(model, images)
     outputs = {}
     if "rollout" in kinds:
-        class_tokens = model.num_prefix_tokens
-        outputs["rollout"] = rollout_map(
-            attention_rollout(layers)[-1],
-            model.grid_size,
-            class_tokens,
-            class_tokens + model.num_registers,
-        )
+        outputs["rollout"] = found.rollout()
     if "maps" in kinds:
-        outputs["maps"] = tf.stack(layers, axis=1)
+        outputs["maps"] = tf.stack(found.layers, axis=1)
     return outputs

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
+from vit_tf.analysis.attention_maps import attention_layers
 from vit_tf.data import Preprocess
-from vit_tf.export.attention import attention_layers
 from vit_tf.export.predictors.signatures import SignaturePredictor
 from vit_tf.export.serving_module import ServingModule
 
