@@ -132,6 +132,8 @@ def plot_layer_similarity(
     axes = figure.add_subplot()
     axes.set_facecolor("#d0d7de")
     picture = axes.imshow(similarity.cka, cmap="inferno", vmin=0, vmax=1, origin="lower")
+    rows, columns = similarity.cka.shape
+    axes.set_aspect("equal" if rows == columns else "auto")
     every = -(-len(similarity.rows) // _MOST_TICKS)
     axes.set_yticks(range(0, len(similarity.rows), every), similarity.rows[::every], fontsize=8)
     every = -(-len(similarity.columns) // _MOST_TICKS)
