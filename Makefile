@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
 	benchmark-transfer benchmark-remat benchmark-serving benchmark-tpu benchmark-scaling benchmark-train-step \
-	benchmark-inference model-table lint format clean
+	benchmark-inference model-table docs lint format clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 19
@@ -37,6 +37,9 @@ benchmark-distillation: $(STAMP)  ## a student with and without a teacher: make 
 
 model-table: $(STAMP)  ## rewrites the README's tables of models: a few minutes
 	$(BIN)/python tools/model_table.py README.md
+
+docs: $(STAMP)  ## the documentation site in site/; its pages of reference are made out of the code
+	NO_MKDOCS_2_WARNING=1 TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/mkdocs build --strict
 
 benchmark-input: $(STAMP)  ## the input's speed: make benchmark-input DATA_DIR=data/flowers5
 	$(BIN)/python benchmarks/input.py --data_dir=$(or $(DATA_DIR),data/flowers5)

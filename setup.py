@@ -7,6 +7,11 @@ from setuptools import find_packages, setup
 EXTRAS = {
     "beam": ["apache-beam>=2.77,<3"],  # shards written by more than one machine
     "demo": ["gradio>=6,<7"],  # tools/demo.py
+    "docs": [
+        "mkdocs>=1.6,<2",
+        "mkdocs-material>=9.8,<10",
+        "mkdocstrings[python]>=1,<2",
+    ],  # the site, `make docs`
     "litert": ["ai-edge-litert>=2.1"],
     "onnx": ["onnx", "onnxruntime", "tf2onnx>=1.17"],
     "openvino": ["openvino>=2026.1"],

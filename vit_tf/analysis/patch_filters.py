@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _COUNT = 28  # components, as in the paper
 _COLUMNS = 7
+_MOST_ACROSS = 2  # models in a row
 
 
 class PrincipalFilters(NamedTuple):
     """Principal components of filters.
 
-    Args:
+    Attributes:
       components: [count, height, width, channels], each of length 1, the strongest first. Signs,
         which principal components leave open, are such that the value of largest size is positive.
       shares: of the filters' variance, [count]; decreasing.
@@ -92,7 +94,7 @@ def model_filters(model: keras.Model) -> np.ndarray:
 
 
 def plot_patch_filters(filters: Mapping[str, PrincipalFilters], title: str = "") -> Figure:
-    """Draws components as small images, seven in a row; several models side by side.
+    """Draws components as small images, seven in a row; several models two in a row.
 
     Args:
       filters: by a model's name; of 3 channels (red, green, blue) or 1.
@@ -111,23 +113,39 @@ def plot_patch_filters(filters: Mapping[str, PrincipalFilters], title: str = "")
                 f"filters of {components.shape[-1]} channels ({name}) are no colours; those of 1 "
                 "or 3 channels can be drawn"
             )
-    most = max(len(components) for components, _ in filters.values())
-    rows = -(-most // _COLUMNS)
-    figure = Figure(figsize=(5.6 * len(filters), 0.95 * rows + 0.8), layout="constrained")
-    parts = figure.subfigures(1, len(filters), squeeze=False)[0]
-    for part, (name, (components, shares)) in zip(parts, filters.items(), strict=True):
-        grid = part.subplots(rows, _COLUMNS, squeeze=False)
-        for axes in grid.ravel():
-            axes.axis("off")
-        for axes, component, share in zip(grid.ravel(), components, shares, strict=False):
-            contrast = np.abs(component).max()
-            picture = 0.5 + component / (2 * contrast if contrast > 0 else 1)
-            axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.text(
-                0.5, -0.04, f"{share:.1%}", transform=axes.transAxes, fontsize=6.5, color="#555555",
-                horizontalalignment="center", verticalalignment="top",
-            )  # fmt: skip
-        part.suptitle(name, fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=10)
+    across = min(len(filters), _MOST_ACROSS)
+    down = -(-len(filters) // across)
+    rows = -(-max(len(components) for components, _ in filters.values()) // _COLUMNS)
+    figure = Figure(figsize=(5.6 * across, (0.95 * rows + 0.4) * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    for axes, (name, found) in zip(panels, filters.items(), strict=False):
+        _draw_components(axes, *found)
+        axes.set_title(name, fontsize=9)
+    figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _draw_components(axes: Axes, components: np.ndarray, shares: np.ndarray) -> None:
+    """Draws components seven in a row, each of which is 1 wide or high."""
+    height, width = np.array(components.shape[1:3]) / max(components.shape[1:3])
+    for number, (component, share) in enumerate(zip(components, shares, strict=True)):
+        row, column = divmod(number, _COLUMNS)
+        left, top = column * (width + 0.1), -row * (height + 0.27)
+        contrast = np.abs(component).max()
+        picture = 0.5 + component / (2 * contrast if contrast > 0 else 1)
+        extent = (left, left + width, top - height, top)
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", extent=extent)
+        axes.text(
+            left + width / 2,
+            top - height - 0.02,
+            f"{share:.1%}",
+            fontsize=6.5,
+            color="#555555",
+            horizontalalignment="center",
+            verticalalignment="top",
+        )
+    rows = -(-len(components) // _COLUMNS)
+    axes.set_xlim(-0.05, _COLUMNS * (width + 0.1))
+    axes.set_ylim(-rows * (height + 0.27), 0.05)

@@ -114,6 +114,7 @@ def _without_module(function: types.FunctionType) -> types.FunctionType:
     )
     copy.__module__ = None
     copy.__doc__ = function.__doc__
+    copy.__wrapped__ = function
     return copy
 
 
@@ -158,6 +159,11 @@ def bound_value(binding: str) -> Any:
         return part
 
     return resolve(value)
+
+
+def configurables() -> dict[str, Callable]:
+    """What a gin file can bind: name -> class or function, sorted by name."""
+    return {name: inspect.unwrap(_CONFIGURABLE[name]) for name in sorted(_CONFIGURABLE)}
 
 
 def configurable(function: Callable) -> Callable:

@@ -1,0 +1,162 @@
+"""What pages show is true: commands can be given, blocks run, files that are named are there."""
+
+import re
+from pathlib import Path
+
+import blocks as pages
+import command_lines
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+import tool_flags
+
+from vit_tf.data import op_registry
+from vit_tf.data.image_files import list_image_folder
+from vit_tf.data.shards import write_dataset
+from vit_tf.models import registry
+from vit_tf.training import configuration
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = sorted((ROOT / "docs").rglob("*.md"))
+ALL = [*SITE, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"))]
+CALLS = {
+    " ".join(call): (page, call)
+    for page in ALL
+    for call in command_lines.shown(page.read_text(encoding="utf-8"))
+}
+RUN = [page for page in SITE if any(block.verb == "run" for block in pages.blocks(page))]
+FILES_MISSING = 2  # exit status of a dry run
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Class folders of photographs, and shards of them."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        for label in ("daisy", "tulip"):
+            for number in range(count):
+                path = folder / "photos" / split / label / f"{number}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 256, (80, 96, 3), np.uint8)
+                path.write_bytes(tf.io.encode_jpeg(pixels).numpy())
+    collection = list_image_folder(folder / "photos")
+    write_dataset(collection, folder / "data", "photos", num_shards=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, photos, monkeypatch):
+    """A folder as a reader has it: the project's, with photographs; what is registered is lost."""
+    for folder in ("gin", "tools"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    (tmp_path / "photos").symlink_to(photos / "photos")
+    (tmp_path / "photo.jpg").symlink_to(photos / "photos" / "test" / "daisy" / "0.jpg")
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(op_registry, "_OPS", dict(op_registry._OPS))
+    yield tmp_path
+    gin.clear_config()
+
+
+def execute(page):
+    """Runs the blocks of a page that say so, in order, as one session."""
+    namespace = {"__name__": page.stem}
+    for block in pages.blocks(page):
+        if block.verb == "file":
+            Path(block.subject).write_text(block.text)
+        elif block.verb == "run" and block.language == "python":
+            code = "\n" * (block.line - 1) + block.text
+            exec(compile(code, str(page), "exec"), namespace)
+        elif block.verb == "run":
+            for _, tool, *arguments in command_lines.lines(block.text):
+                status = tool_flags.run(ROOT / tool, arguments)
+                dry = "--dry_run" in arguments
+                assert status == 0 or (dry and status == FILES_MISSING), (page, arguments)
+
+
+@pytest.mark.parametrize("page", RUN, ids=name)
+def test_blocks_run_as_they_stand(page, workplace, photos, capsys):
+    if page.name != "index.md":  # which shows how the shards are written
+        (workplace / "data" / "photos").symlink_to(photos / "data" / "photos")
+    execute(page)
+    assert "error" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("page, call", CALLS.values(), ids=CALLS)
+def test_tool_flags_and_gin_names_of_each_command_exist(page, call, workplace):
+    for block in pages.blocks(page):
+        if block.verb == "file":
+            Path(block.subject).write_text(block.text)
+    command_lines.check_call(*call)
+
+
+@pytest.mark.parametrize("page", [page for page in SITE if page.name != "scaling.md"], ids=name)
+def test_each_line_of_a_shell_block_is_a_command_of_this_project(page, workplace):
+    for block in pages.blocks(page):
+        assert block.language in ("bash", "gin", "python", "text", ""), (page, block.line)
+        if block.language in ("bash", ""):
+            for words in command_lines.lines(block.text):
+                program = Path(words[0]).name
+                assert program in command_lines.PROGRAMS, (page, block.line, words)
+                if program != "python":  # those are checked above
+                    command_lines.check(words)
+
+
+@pytest.mark.parametrize("page", SITE, ids=name)
+def test_python_and_gin_blocks_say_how_they_are_tested(page):
+    for block in pages.blocks(page):
+        if block.language == "python":
+            assert block.verb == "run", (page, block.line)
+        if block.language == "gin":
+            assert block.verb in ("after", "file"), (page, block.line)
+
+
+@pytest.mark.parametrize(
+    "file, block",
+    [
+        pytest.param(block.subject, block, id=f"{name(page)}:{block.line}")
+        for page in SITE
+        for block in pages.blocks(page)
+        if block.verb == "after"
+    ],
+)
+def test_gin_that_is_shown_can_be_given_after_its_file(file, block, tmp_path):
+    given = tmp_path / "shown.gin"
+    given.write_text(block.text)
+    try:
+        configuration.parse([file, str(given)])
+        assert configuration.bound_value("run.task") is not None
+    finally:
+        gin.clear_config()
+
+
+@pytest.mark.parametrize("page", ALL, ids=name)
+def test_files_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"\b((?:gin|tools|tests|vit_tf|benchmarks)/[\w/]+\.(?:py|gin))\b", text)
+    for path in named:
+        assert (ROOT / path).exists(), path
+
+
+def test_a_wrong_command_is_found(workplace):
+    with pytest.raises(AssertionError, match="no tools/trian"):
+        command_lines.check_call("tools/trian.py")
+    with pytest.raises(Exception, match="Unknown command line flag 'modeldir'"):
+        command_lines.check_call("tools/train.py", "--modeldir=x")
+    with pytest.raises(ValueError, match="Did you mean cosine"):
+        command_lines.check_call(
+            "tools/train.py", "--gin_file=gin/quickstart.gin", "--gin_param=cosin.warmup = 3"
+        )
+    with pytest.raises(AssertionError):
+        command_lines.check(["make", "quickstat"])
+    with pytest.raises(AssertionError):
+        command_lines.check(["pip", "install", "-e", ".[lite]"])
+    with pytest.raises(SystemExit):
+        command_lines.check_call("tools/quickstart.py", "--output=x")

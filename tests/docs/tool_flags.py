@@ -1,0 +1,58 @@
+"""Tools in this process: loaded, their flags parsed, run, and forgotten again."""
+
+import contextlib
+import importlib.util
+import signal
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from absl import flags, logging
+
+_HELPERS = ("predictor_flags",)  # modules of tools/ that define flags for several of them
+
+
+@contextlib.contextmanager
+def loaded(path: Path) -> Iterator[types.ModuleType]:
+    """The module of a tool, whose flags exist until the scope ends."""
+    before = set(flags.FLAGS)
+    spec = importlib.util.spec_from_file_location(f"shown_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(path.parent))
+        for name in _HELPERS:
+            sys.modules.pop(name, None)
+        flags.FLAGS.unparse_flags()
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+
+
+def parsed(module: types.ModuleType, arguments: Sequence[str]) -> dict[str, object]:
+    """Flag -> value, of a loaded tool; an unknown flag or a value that does not fit is an error."""
+    flags.FLAGS([module.__name__, *arguments])
+    return flags.FLAGS.flag_values_dict()
+
+
+def run(path: Path, arguments: Sequence[str]) -> int:
+    """Runs a tool as if it was started with some arguments; returns the exit status."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers, verbosity = [signal.getsignal(number) for number in numbers], logging.get_verbosity()
+    with loaded(path) as module:
+        rest = flags.FLAGS([path.name, *arguments])
+        try:
+            module.main(rest)
+        except SystemExit as leaving:
+            if isinstance(leaving.code, str):  # a message, which Python prints
+                print(leaving.code, file=sys.stderr)
+                return 1
+            return leaving.code or 0
+        finally:
+            logging.set_verbosity(verbosity)
+            for number, handler in zip(numbers, handlers, strict=True):
+                signal.signal(number, handler)
+    return 0
