@@ -4,6 +4,7 @@ from vit_tf.analysis.scaling_law.fit import Prediction, ScalingFit, fit_log_log,
 from vit_tf.analysis.scaling_law.laws import LogLogLaw, SaturatingLaw, ScalingLawError
 from vit_tf.analysis.scaling_law.plot import plot_scaling_law
 from vit_tf.analysis.scaling_law.points import ScalingPoint, lower_envelope, pareto_frontier
+from vit_tf.analysis.scaling_law.report import describe_fit, fit_as_json, frontier_beyond
 from vit_tf.analysis.scaling_law.table import read_scaling_points
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "ScalingFit",
     "ScalingLawError",
     "ScalingPoint",
+    "describe_fit",
+    "fit_as_json",
     "fit_log_log",
     "fit_saturating",
+    "frontier_beyond",
     "lower_envelope",
     "pareto_frontier",
     "plot_scaling_law",

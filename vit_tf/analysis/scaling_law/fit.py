@@ -59,6 +59,12 @@ class ScalingFit:
         return bool(self.resamples) and 2 * len(self.resampled) >= self.resamples
 
     @property
+    def quantiles(self) -> tuple[float, float]:
+        """Which of the resampled laws bound an interval, such as 0.025 and 0.975."""
+        outside = (1 - self.confidence) / 2
+        return outside, 1 - outside
+
+    @property
     def coefficients(self) -> dict[str, float]:
         """The law's coefficients by name."""
         return dataclasses.asdict(self.law)
@@ -104,10 +110,9 @@ class ScalingFit:
 
     def _bounds(self, values: list) -> np.ndarray:
         """Lower and upper bounds [2, ...] of values of the resampled laws."""
-        outside = (1 - self.confidence) / 2
         if not self.has_interval:
             return np.full((2, *np.shape(values)[1:]), np.nan)
-        return np.quantile(values, [outside, 1 - outside], axis=0)
+        return np.quantile(values, self.quantiles, axis=0)
 
 
 def fit_saturating(
