@@ -11,9 +11,9 @@ _FOLDER = "reference/api"
 
 
 def pages() -> dict[str, str]:
-    """Path in the site -> Markdown, which mkdocstrings fills in."""
+    """Path in the site -> Markdown, which mkdocstrings fills in; in the order of reading."""
     packages = {"vit_tf": _public_face()}
-    for name, modules in _packages().items():
+    for name, modules in sorted(_packages().items()):
         packages[name.removeprefix("vit_tf.")] = _package_page(name, modules)
     return {f"{_FOLDER}/{name}.md": text for name, text in packages.items()}
 

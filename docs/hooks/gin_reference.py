@@ -110,10 +110,10 @@ def _described(part: Any) -> Iterable[tuple[str, str]]:
 
 
 def _first_sentence(text: str) -> str:
-    """What comes before the first full stop or semicolon that ends a clause outside of code."""
+    """What comes before the first full stop that ends a sentence outside of code."""
     text = " ".join(text.split())
     code = [match.span() for match in re.finditer(r"`[^`]*`|\([^()]*\)", text)]
-    for end in re.finditer(r"(?<!e\.g)(?<!i\.e)[.;](?= |$)", text):
+    for end in re.finditer(r"(?<!e\.g)(?<!i\.e)\.(?= |$)", text):
         if not any(first < end.start() < last for first, last in code):
             return text[: end.start()]
     return text

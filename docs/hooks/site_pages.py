@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Puts the pages of the API where the navigation names their folder."""
-    _expand(config.nav, "reference/api/", sorted(api_pages.pages()))
+    _expand(config.nav, "reference/api/", list(api_pages.pages()))
     return config
 
 

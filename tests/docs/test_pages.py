@@ -1,5 +1,7 @@
 """What pages show is true: commands can be given, blocks run, files that are named are there."""
 
+import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tool_flags
 
+import vit_tf
 from vit_tf.data import op_registry
 from vit_tf.data.image_files import list_image_folder
 from vit_tf.data.shards import write_dataset
@@ -19,13 +22,16 @@ from vit_tf.training import configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = sorted((ROOT / "docs").rglob("*.md"))
-ALL = [*SITE, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md"))]
+OF_COPY = ROOT / "CONTRIBUTING.md"  # whose files and commands test_contributing.py tries in a copy
+ALL = [*SITE, ROOT / "README.md", ROOT / "benchmarks" / "README.md", OF_COPY]
 CALLS = {
     " ".join(call): (page, call)
     for page in ALL
+    if page != OF_COPY
     for call in command_lines.shown(page.read_text(encoding="utf-8"))
 }
 RUN = [page for page in SITE if any(block.verb == "run" for block in pages.blocks(page))]
+QUICK = ("index.md", "checkpoints.md", "extending.md")  # the others trace graphs, which takes time
 FILES_MISSING = 2  # exit status of a dry run
 
 
@@ -65,13 +71,20 @@ def workplace(tmp_path, photos, monkeypatch):
     gin.clear_config()
 
 
+def write_files(page):
+    """Writes the files that a page shows, beside the project's and not among them."""
+    for block in pages.blocks(page):
+        if block.verb == "file":
+            assert "/" not in block.subject
+            Path(block.subject).write_text(block.text)
+
+
 def execute(page):
     """Runs the blocks of a page that say so, in order, as one session."""
     namespace = {"__name__": page.stem}
+    write_files(page)
     for block in pages.blocks(page):
-        if block.verb == "file":
-            Path(block.subject).write_text(block.text)
-        elif block.verb == "run" and block.language == "python":
+        if block.verb == "run" and block.language == "python":
             code = "\n" * (block.line - 1) + block.text
             exec(compile(code, str(page), "exec"), namespace)
         elif block.verb == "run":
@@ -81,7 +94,13 @@ def execute(page):
                 assert status == 0 or (dry and status == FILES_MISSING), (page, arguments)
 
 
-@pytest.mark.parametrize("page", RUN, ids=name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page.name in QUICK else pytest.mark.slow, id=name(page))
+        for page in RUN
+    ],
+)
 def test_blocks_run_as_they_stand(page, workplace, photos, capsys):
     if page.name != "index.md":  # which shows how the shards are written
         (workplace / "data" / "photos").symlink_to(photos / "data" / "photos")
@@ -91,9 +110,7 @@ def test_blocks_run_as_they_stand(page, workplace, photos, capsys):
 
 @pytest.mark.parametrize("page, call", CALLS.values(), ids=CALLS)
 def test_tool_flags_and_gin_names_of_each_command_exist(page, call, workplace):
-    for block in pages.blocks(page):
-        if block.verb == "file":
-            Path(block.subject).write_text(block.text)
+    write_files(page)
     command_lines.check_call(*call)
 
 
@@ -141,8 +158,47 @@ def test_gin_that_is_shown_can_be_given_after_its_file(file, block, tmp_path):
 def test_files_that_are_named_exist(page):
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"\b((?:gin|tools|tests|vit_tf|benchmarks)/[\w/]+\.(?:py|gin))\b", text)
-    for path in named:
-        assert (ROOT / path).exists(), path
+    written = {block.subject for block in pages.blocks(page) if block.verb == "file"}
+    assert [path for path in named if path not in written and not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", ALL, ids=name)
+def test_targets_and_extras_that_are_named_exist(page):
+    text = page.read_text(encoding="utf-8")
+    shown = re.findall(r"(?:`|^ {4}|^)((?:make [a-z][\w-]+)|pip install -e '[^']+')", text, re.M)
+    for line in shown:
+        (words,) = command_lines.lines(line)
+        command_lines.check(words)
+
+
+@pytest.mark.parametrize("page", ALL, ids=name)
+def test_gin_parameters_that_are_named_exist(page):
+    known = configuration.configurables()
+    for part, parameter in re.findall(r"\b([A-Za-z]\w+)\.([a-z]\w+)\b", page.read_text("utf-8")):
+        if part in known and parameter not in ("gin", "npz", "pth", "py"):  # a file: run.py
+            parameters = configuration.parameters(part)
+            takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+            assert parameter in parameters or takes_more, f"{part}.{parameter}"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(node, id=f"{name(page)}: {ast.unparse(node.func)}")
+        for page in ALL
+        for block in pages.blocks(page)
+        if block.language == "python" and block.verb != "file"
+        for node in ast.walk(ast.parse(block.text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("vit_tf.")
+    ],
+)
+def test_calls_that_are_shown_fit_the_signature(call):
+    keywords = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+    signature = inspect.signature(getattr(vit_tf, call.func.attr))
+    if len(keywords) < len(call.keywords):  # **settings
+        signature.bind_partial(*call.args, **keywords)
+    else:
+        signature.bind(*call.args, **keywords)
 
 
 def test_a_wrong_command_is_found(workplace):
