@@ -2,6 +2,8 @@
 
 import pytest
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+from tensorflow.compiler.xla import xla_data_pb2
 from tensorflow.compiler.xla.service import hlo_pb2
 
 from vit_tf.compilation import lower
@@ -63,3 +65,28 @@ def test_a_shape_that_is_not_whole_is_refused():
 def test_a_function_that_is_compiled_in_parts_lowers_too():
     part = tf.function(lambda x: x + 1.0, jit_compile=True)
     assert lower(lambda x: part(x) * 2.0, tf.TensorSpec([2])).hlo
+
+
+def generators(function):
+    """Algorithms by which a lowered function draws random numbers."""
+    module = hlo_pb2.HloModuleProto.FromString(lower(function, tf.TensorSpec([8, 128])).hlo)
+    instructions = [i for computation in module.computations for i in computation.instructions]
+    return [i.rng_algorithm for i in instructions if i.opcode == "rng-bit-generator"]
+
+
+def test_random_numbers_come_from_the_hardwares_own_generator():
+    def dropped(images):
+        return tf.nn.experimental.stateless_dropout(images, 0.1, seed=[1, 2])
+
+    assert generators(dropped) == [xla_data_pb2.RNG_DEFAULT]
+
+
+def test_a_generator_whose_new_state_is_used_stays_philox():
+    def drawn(images):
+        state = tf.constant([1, 2, 3], tf.uint64)
+        philox = {"algorithm": tf.random.Algorithm.PHILOX.value, "dtype": tf.uint32}
+        state, _ = gen_xla_ops.xla_rng_bit_generator(initial_state=state, shape=[8], **philox)
+        _, bits = gen_xla_ops.xla_rng_bit_generator(initial_state=state, shape=[8, 128], **philox)
+        return images + tf.cast(bits, tf.float32)
+
+    assert sorted(generators(drawn)) == [xla_data_pb2.RNG_DEFAULT, xla_data_pb2.RNG_PHILOX]

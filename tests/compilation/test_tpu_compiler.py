@@ -117,6 +117,18 @@ def test_what_is_too_large_is_told_by_the_compiler():
 
 @needs_compiler
 @pytest.mark.slow
+def test_dropout_keeps_no_numbers_in_memory():
+    def step(images):
+        return tf.nn.experimental.stateless_dropout(images, 0.1, seed=[1, 2])
+
+    images = tf.TensorSpec([1024, 1024], tf.bfloat16)
+    compiled = compile_program(lower(step, images), "v5e:2x2")
+    assert compiled.bytes_accessed < 20 * 1024**2  # Philox takes 84 bytes a number
+    assert compiled.temp_bytes < 1024**2
+
+
+@needs_compiler
+@pytest.mark.slow
 def test_what_was_compiled_once_is_read(tmp_path):
     def program():
         return lower(lambda images: images @ images, tf.TensorSpec([256, 256]), name="product")

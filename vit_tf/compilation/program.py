@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from vit_tf.compilation.random_generator import use_own_generator
 from vit_tf.compilation.shared_computations import share_computations
 
 _UNSUPPORTED = re.compile(r"\((No registered '(\w+)' OpKernel[^)]*?)\{\{node ([^}]+)\}\}\)")
@@ -64,9 +65,8 @@ def lower(function: Callable[..., Any], *specs: Any, name: str | None = None) ->
     concrete = compiled.get_concrete_function(*nameless)
     variables = {id(v): v for v in concrete.graph.variables}.values()
     held = [*flat, *variables]
-    return Program(
-        share_computations(hlo), name, sum(v.shape.num_elements() * v.dtype.size for v in held)
-    )
+    argument_bytes = sum(v.shape.num_elements() * v.dtype.size for v in held)
+    return Program(use_own_generator(share_computations(hlo)), name, argument_bytes)
 
 
 def _reason(message: str) -> str:
