@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from vit_tf.analysis.in_batches import Progress, in_batches
 from vit_tf.analysis.layer_outputs import token_groups, trunk_layers
+from vit_tf.analysis.spread import at_most
 
 _MOST_PANELS = 7  # in a row; of deeper models, layers are spread evenly
 
@@ -93,7 +94,7 @@ def plot_receptive_fields(
       The figure. Colours go from 0 to each field's own maximum, by the square root, so that faint
       surroundings can be seen; above stands in which share of the pixels half of the field lies.
     """
-    shown = {model: _spread(list(layers)) for model, layers in fields.items()}
+    shown = {model: at_most(list(layers), _MOST_PANELS) for model, layers in fields.items()}
     columns = max(map(len, shown.values()))
     figure = Figure(figsize=(1.75 * columns + 0.4, 2.15 * len(fields) + 0.4), layout="constrained")
     grid = figure.subplots(len(fields), columns, squeeze=False)
@@ -116,9 +117,3 @@ def _output_at(patches: Any, place: tuple[float, float]) -> tf.Tensor:
     """The sum of one cell's channels; images do not depend on each other, so theirs are summed."""
     row, column = (int(share * n) for share, n in zip(place, patches.shape[1:3], strict=True))
     return tf.reduce_sum(tf.cast(patches[:, row, column], tf.float32))
-
-
-def _spread(names: Sequence[str]) -> list[str]:
-    """As many of the names as fit, the first and the last among them."""
-    places = np.linspace(0, len(names) - 1, min(len(names), _MOST_PANELS))
-    return [names[place] for place in places.round().astype(int)]

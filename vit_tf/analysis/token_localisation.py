@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 
 from vit_tf.analysis.cka import MinibatchCKA
 from vit_tf.analysis.layer_outputs import token_groups, trunk_layers
+from vit_tf.analysis.spread import at_most, evenly_spread
 
 _PLACES = 5  # that are drawn, from the top left to the bottom right
 _MOST_ROWS = 6  # of deeper models, layers are spread evenly
@@ -30,8 +31,9 @@ def token_localisation(
 ) -> dict[str, np.ndarray]:
     """CKA between tokens and input patches, place by place.
 
-    The images go through once, and of a batch only Gram matrices are kept. Each place is compared
-    by itself, so some hundred images are needed before the maps are more than noise.
+    The images go through once, and of a batch only Gram matrices are kept; a layer's maps take
+    8 bytes x places squared, which is much for the fine grids of a convolutional root. Each place
+    is compared by itself, so some hundred images are needed before the maps are more than noise.
 
     Args:
       model: a model of this package.
@@ -85,11 +87,13 @@ def plot_token_localisation(maps: Mapping[str, np.ndarray], title: str = "") -> 
       its map. A row has one scale, from 0 to its largest value. Beside it stand this value and
       `share_at_own_place`.
     """
-    names = _spread(list(maps), min(len(maps), _MOST_ROWS))
+    names = at_most(list(maps), _MOST_ROWS)
     figure = Figure(figsize=(1.5 * _PLACES + 1, 1.5 * len(names) + 0.4), layout="constrained")
     for row, name in zip(figure.subplots(len(names), _PLACES, squeeze=False), names, strict=True):
         rows, columns = maps[name].shape[1:]
-        places = zip(_spread(range(rows)), _spread(range(columns)), strict=True)
+        places = zip(
+            evenly_spread(range(rows), _PLACES), evenly_spread(range(columns), _PLACES), strict=True
+        )
         chosen = [(i, j, maps[name][i * columns + j]) for i, j in places]
         largest = max(np.max(of_token, where=of_token > 0, initial=0) for *_, of_token in chosen)
         for axes, (i, j, of_token) in zip(row, chosen, strict=True):
@@ -124,9 +128,3 @@ def _by_place(grid: np.ndarray) -> Iterator[np.ndarray]:
     rows, columns = grid.shape[1:3]
     for place in range(rows * columns):
         yield grid[:, place // columns, place % columns]
-
-
-def _spread(values: Sequence[Any], count: int = _PLACES) -> list[Any]:
-    """Some of the values, evenly spread, the first and the last among them."""
-    places = np.linspace(0, len(values) - 1, count)
-    return [values[place] for place in places.round().astype(int)]
