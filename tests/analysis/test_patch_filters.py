@@ -96,21 +96,22 @@ def test_what_has_no_filters_is_named():
 def test_the_picture_has_a_panel_a_component_in_which_zero_is_grey():
     filters = principal_filters(KERNEL, count=9)
     figure = plot_patch_filters({"a model": filters})
-    drawn = [axes for axes in figure.axes if axes.images]
-    assert len(drawn) == 9
-    for axes, component, share in zip(drawn, *filters, strict=True):
-        picture = np.asarray(axes.images[0].get_array())
+    (axes,) = figure.axes
+    for drawn, text, component, share in zip(axes.images, axes.texts, *filters, strict=True):
+        picture = np.asarray(drawn.get_array())
         np.testing.assert_allclose(
             (picture - 0.5) * 2 * np.abs(component).max(), component, atol=1e-9
         )
         assert picture.max() == pytest.approx(1) and picture.min() >= 0
-        assert axes.texts[0].get_text() == f"{share:.1%}"
+        assert text.get_text() == f"{share:.1%}"
+    places = [image.get_extent() for image in axes.images]
+    assert len({left for left, *_ in places}) == 7 and len({top for *_, top in places}) == 2
 
 
 def test_models_stand_side_by_side_and_must_have_colours():
     filters = principal_filters(KERNEL, count=9)
     figure = plot_patch_filters({"one": filters, "other": principal_filters(KERNEL, count=3)})
-    assert sum(bool(axes.images) for axes in figure.axes) == 12
+    assert {axes.get_title(): len(axes.images) for axes in figure.axes} == {"one": 9, "other": 3}
     deep = PrincipalFilters(np.zeros((1, 2, 2, 8)), np.ones(1))
     with pytest.raises(ValueError, match=r"filters of 8 channels \(deep\) are no colours"):
         plot_patch_filters({"deep": deep})

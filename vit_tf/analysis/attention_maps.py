@@ -22,6 +22,7 @@ from vit_tf.analysis.in_batches import Progress, in_batches
 from vit_tf.models.features import extract_features
 
 MAPS = ("rollout", "layers", "heads", "pool")
+_LETTERS_PER_INCH = 14  # of a row's title
 _POOL = "map_head/attn_weights"
 
 
@@ -154,7 +155,7 @@ def pools_by_attention(model: keras.Model) -> bool:
 
 
 def plot_attention_maps(
-    images: np.ndarray,
+    images: np.ndarray | Mapping[str, np.ndarray],
     maps: Mapping[str, np.ndarray],
     row_titles: Sequence[str] = (),
     with_image: bool = True,
@@ -164,11 +165,12 @@ def plot_attention_maps(
     """Lays attention maps over images: a row an image, a column a map.
 
     Args:
-      images: uint8 [images, height, width, 3], as the model saw them.
+      images: uint8 [images, height, width, 3], as the model saw them; or by the columns' titles,
+        where columns are models that see other sizes or crops.
       maps: by a column's title, such as a layer or a model: [images, rows, columns]. Each map's
         smallest value is dark and its largest bright, so panels differ in scale.
-      row_titles: beside the rows; as many as images, or none.
-      with_image: whether the first column shows the images themselves.
+      row_titles: beside the rows, shortened to their height; as many as images, or none.
+      with_image: whether a first column shows the images themselves.
       title: of the picture.
       panel: width of an image in inches.
 
@@ -178,28 +180,31 @@ def plot_attention_maps(
     Raises:
       ValueError: there are not as many maps as images.
     """
+    seen = images if isinstance(images, Mapping) else dict.fromkeys(maps, images)
     for name, of_images in maps.items():
-        if len(of_images) != len(images):
-            raise ValueError(f"{len(images)} images, but {len(of_images)} maps of {name!r}")
-    first = 1 if with_image else 0
+        if len(of_images) != len(seen[name]):
+            raise ValueError(f"{len(seen[name])} images, but {len(of_images)} maps of {name!r}")
+    plain = next(iter(seen.values()))
+    count, height, width = plain.shape[:3]
+    first = int(with_image)
     columns = len(maps) + first
-    height, width = images.shape[1:3]
-    size = (panel * columns + 0.5, panel * len(images) * height / width + 0.5)
+    size = (panel * columns + 0.5, panel * count * height / width + 0.5)
     figure = Figure(figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
-    grid = figure.subplots(len(images), columns, squeeze=False)
+    grid = figure.subplots(count, columns, squeeze=False)
     for axes in grid.ravel():
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    for row, image in enumerate(images):
-        if with_image:
-            grid[row, 0].imshow(image)
-        for column, of_images in enumerate(maps.values(), first):
-            grid[row, column].imshow(attention_overlay(image, np.asarray(of_images[row])))
-    for axes, name in zip(grid[0, first:], maps, strict=True):
-        axes.set_title(name, fontsize=8, pad=3)
+    if with_image:
+        for axes, image in zip(grid[:, 0], plain, strict=True):
+            axes.imshow(image)
+    for column, (name, of_images) in zip(grid[:, first:].T, maps.items(), strict=True):
+        for axes, image, attention in zip(column, seen[name], of_images, strict=True):
+            axes.imshow(attention_overlay(image, attention))
+        column[0].set_title(name, fontsize=8, pad=3)
+    letters = int(panel * height / width * _LETTERS_PER_INCH)
     for axes, name in zip(grid[:, 0], row_titles, strict=False):
-        axes.set_ylabel(name, fontsize=8)
+        axes.set_ylabel(name if len(name) <= letters else f"{name[: letters - 1]}…", fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
 

@@ -16,6 +16,7 @@ from vit_tf.layers import SinCos2DPositionEmbedding
 from vit_tf.layers.position_embedding import sincos2d
 
 _MOST_MAPS = 14  # in a row and in a column; of larger grids, these are spread evenly
+_MOST_ACROSS = 2  # models in a row
 _MOST_EXTRA = 2  # class and distillation token
 
 
@@ -72,26 +73,31 @@ def model_position_similarity(model: keras.Model) -> np.ndarray:
     return position_similarity(position_table(model), model.position_grid)
 
 
+def has_positions(model: keras.Model) -> bool:
+    """Whether a model has a position embedding, learned or fixed."""
+    return getattr(model, "positions", None) is not None
+
+
 def position_table(model: keras.Model) -> np.ndarray:
     """The position embedding of a model, [positions, width], with rows of class tokens, if any.
 
     Raises:
       ValueError: the model has none.
     """
-    positions = getattr(model, "positions", None)
-    if positions is None:
+    if not has_positions(model):
         name = getattr(model, "variant", None) or type(model).__name__
         raise ValueError(
             f"the model {name} has no position embedding; ViT, DeiT, FlexiViT and hybrids have, "
             'unless they are made with position_embedding="none"'
         )
+    positions = model.positions
     if isinstance(positions, SinCos2DPositionEmbedding):
         return sincos2d(positions.grid_size, model.width)
     return keras.ops.convert_to_numpy(positions.table)[0]
 
 
 def plot_position_similarity(similarities: Mapping[str, np.ndarray], title: str = "") -> Figure:
-    """Draws a grid of maps, each at the place of its patch; several models side by side.
+    """Draws a grid of maps, each at the place of its patch; several models two in a row.
 
     Args:
       similarities: by the name of a model or checkpoint: [rows, columns, rows, columns]. Of grids
@@ -101,10 +107,14 @@ def plot_position_similarity(similarities: Mapping[str, np.ndarray], title: str 
     Returns:
       The figure. Colours mean the same in all maps: -1 (dark) to 1 (bright).
     """
-    figure = Figure(figsize=(5.6 * len(similarities) + 0.8, 6.0), layout="constrained")
-    panels = figure.subplots(1, len(similarities), squeeze=False)[0]
+    across = min(len(similarities), _MOST_ACROSS)
+    down = -(-len(similarities) // across)
+    figure = Figure(figsize=(5.4 * across + 0.8, 5.4 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).ravel()
+    for axes in panels[len(similarities) :]:
+        axes.axis("off")
     colors = matplotlib.colormaps["viridis"].with_extremes(bad="white")
-    for axes, (name, similarity) in zip(panels, similarities.items(), strict=True):
+    for axes, (name, similarity) in zip(panels, similarities.items(), strict=False):
         shown = [_spread(size) for size in similarity.shape[:2]]
         maps = similarity[np.ix_(*shown)]
         height, width = similarity.shape[2:]
@@ -119,11 +129,12 @@ def plot_position_similarity(similarities: Mapping[str, np.ndarray], title: str 
             axis.set_ticks(middles, [str(place + 1) for place in places], fontsize=8)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_xlabel("column of the patch")
-        axes.set_ylabel("row of the patch")
+        axes.set_xlabel("column of the patch", fontsize=9)
+        axes.set_ylabel("row of the patch", fontsize=9)
         axes.set_title(name, fontsize=9)
-    bar = figure.colorbar(image, ax=list(panels), fraction=0.03, pad=0.02)
-    bar.set_label("cosine similarity")
+    bar = figure.colorbar(image, ax=list(panels), fraction=0.03, pad=0.02, shrink=0.6)
+    bar.set_label("cosine similarity", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
 

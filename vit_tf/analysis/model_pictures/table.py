@@ -1,0 +1,67 @@
+"""All pictures of models by name, and how they are drawn."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from vit_tf.analysis.model_pictures import attention, weights
+from vit_tf.analysis.model_pictures.picture import Subject
+
+# A page shows them in this order. A further picture is an entry of such a table.
+PICTURES = {**weights.PICTURES, **attention.PICTURES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A picture of the models that it can be made of.
+
+    Args:
+      name: in `PICTURES`.
+      figures: by caption; none if no model has what it shows.
+      notes: a sentence for each model that was left out.
+    """
+
+    name: str
+    figures: Mapping[str, Figure]
+    notes: Sequence[str]
+
+
+def choose_pictures(names: Sequence[str], num_images: int) -> list[str]:
+    """Checks which pictures are wanted.
+
+    Args:
+      names: of `PICTURES`; none: all that can be made of so many images.
+      num_images: how many there are.
+
+    Raises:
+      ValueError: a name is unknown, or a named picture needs images and there are none.
+    """
+    for name in names:
+        if name not in PICTURES:
+            close = difflib.get_close_matches(name, PICTURES, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"the picture {name!r} is unknown; there are {', '.join(PICTURES)}.{hint}"
+            )
+        if PICTURES[name].needs_images and not num_images:
+            raise ValueError(f"the picture {name} is of images; name files or folders of them")
+    if names:
+        return list(dict.fromkeys(names))
+    return [name for name, picture in PICTURES.items() if num_images or not picture.needs_images]
+
+
+def draw_pictures(subjects: Sequence[Subject], names: Sequence[str]) -> Iterator[Drawn]:
+    """Draws pictures one after another, each of all models that have what it shows.
+
+    Args:
+      subjects: the models, whose images are the same ones.
+      names: of `PICTURES`, see `choose_pictures`.
+    """
+    for name in names:
+        picture = PICTURES[name]
+        reasons = {subject.name: picture.lacks(subject.model) for subject in subjects}
+        fit = [subject for subject in subjects if not reasons[subject.name]]
+        notes = [f"Left out: {model} {reason}." for model, reason in reasons.items() if reason]
+        yield Drawn(name, picture.draw(fit) if fit else {}, notes)
