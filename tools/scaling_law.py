@@ -1,12 +1,14 @@
 r"""Fits a scaling law to trained models, and says what more compute would bring.
 
-  After a sweep of sizes and lengths, what ten times the largest run would reach:
+  After a sweep of sizes and lengths, what more compute would reach:
     python tools/sweep.py --gin_file=gin/quickstart.gin --sweep_dir=runs/sizes \
-        --grid='create_model.width = [16, 32, 64]' --grid='RunConfig.steps = [75, 300, 1200, 4800]'
-    python tools/scaling_law.py runs/sizes --predict=1e15,1e16 --plot=runs/sizes/law.png
+        --gin_param='cosine.warmup = "5%"' --grid='create_model.width = [16, 32, 64]' \
+        --grid='RunConfig.steps = [75, 300, 1200]'
+    python tools/scaling_law.py runs/sizes --predict=1e13,1e14 --plot=runs/sizes/law.png
 
-  Models of any origin, a CSV file with a line each:      compute,error,model
-    python tools/scaling_law.py models.csv --fit=log_log  1e18,0.31,ViT-S/16
+  Models of any origin: a CSV file with the titles compute,error,model and below them a line for
+  each, such as 1e18,0.31,ViT-S/16; the column of models may be missing:
+    python tools/scaling_law.py models.csv --fit=log_log --predict=1e20
 
 Files and folders may be mixed and be several. Of a folder of runs, compute is the FLOPs of training
 (3 x those of a forward pass x images seen) and error 1 - --metric after the last step; runs that

@@ -73,7 +73,7 @@ def test_both_laws_have_colours_bands_and_predictions_of_their_own():
     for data in dashed.values():
         assert data[0].max() == pytest.approx(1e6)
     written = [text.get_text() for text in axes.texts]
-    assert written == [f"{prediction.error[0]:.1%}" for prediction in predictions.values()]
+    assert written == [f"{100 * prediction.error[0]:.3g}%" for prediction in predictions.values()]
     for band, fit in zip(bands(axes), both.values(), strict=True):
         corners = band.get_paths()[0].vertices
         at_end = np.sort(corners[np.isclose(corners[:, 0], 1e6)][:, 1])
@@ -97,13 +97,29 @@ def test_many_models_share_one_colour():
 
 @pytest.mark.parametrize(
     ("errors", "expected"),
-    [((0.2, 0.25), {"20%", "22%", "24%"}), ((0.01, 0.5), {"1%", "2%", "5%", "10%", "50%"})],
+    [
+        ((0.2, 0.25), {"15%", "20%", "25%"}),
+        ((0.04, 0.5), {"3%", "5%", "10%", "20%", "30%", "50%"}),
+        ((0.01, 0.5), {"1%", "3%", "10%", "30%"}),
+        ((1e-5, 0.5), {"0.001%", "0.01%", "0.1%", "1%", "10%"}),
+    ],
 )
 def test_errors_are_written_in_percent_at_round_values(errors, expected):
-    figure = plot_scaling_law([ScalingPoint(1 + n, e) for n, e in enumerate(errors)], {})
-    figure.canvas.draw()
-    (axes,) = figure.axes
-    assert expected <= {label.get_text() for label in axes.get_yticklabels()}
+    points = [ScalingPoint(1 + number, error) for number, error in enumerate(errors)]
+    (axes,) = plot_scaling_law(points, {}).axes
+    low, high = axes.get_ylim()
+    ticks = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert {label.get_text() for place, label in ticks if low <= place <= high} == expected
+
+
+def test_the_axis_ends_near_the_errors_and_not_far_above_all():
+    law = fit_log_log([10.0, 100.0], [0.9, 0.01], bins=None, resamples=0)
+    points = [ScalingPoint(1.0, 0.9), ScalingPoint(100.0, 0.01)]
+    (axes,) = plot_scaling_law(points, {"": law}).axes
+    assert law.law(1.0) > 50  # what the law says there is no share
+    low, high = axes.get_ylim()
+    assert high == pytest.approx(1.2)
+    assert low == pytest.approx(0.7 * law.law(1000.0))
 
 
 def test_nothing_to_draw_and_unknown_laws_are_refused():

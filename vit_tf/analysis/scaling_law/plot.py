@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator, NullFormatter
 
 from vit_tf.analysis.scaling_law.fit import Prediction, ScalingFit
 from vit_tf.analysis.scaling_law.points import ScalingPoint, pareto_frontier
@@ -17,8 +17,12 @@ _MOST_MODELS = 10
 _CURVE_POINTS = 200
 # How far beyond the points a law is drawn where nothing is predicted.
 _BEYOND = 10.0
-# Below this ratio of the largest to the smallest error a logarithmic axis has too few round ticks.
-_NARROW = 3.0
+# Which parts of a decade have ticks, up to a ratio of the largest to the smallest error; below the
+# least of these, a logarithmic axis has too few round values.
+_NARROW = 6.0
+_TICKS = {30.0: (1, 2, 3, 5), 1e3: (1, 3), float("inf"): (1,)}
+# Where the axis of errors ends, from the smallest and largest error of points and laws.
+_BELOW, _ABOVE = 0.7, 1.2
 
 
 def plot_scaling_law(
@@ -56,15 +60,16 @@ def plot_scaling_law(
     axes.set_xscale("log")
     axes.set_yscale("log")
     _draw_points(axes, points)
-    ends = [point.compute for point in points]
+    computes = [point.compute for point in points]
     asked = [compute for prediction in predictions.values() for compute in prediction.compute]
-    span = min(ends + asked), max(ends + (asked or [_BEYOND * max(ends)]))
+    span = min(computes + asked), max(computes + (asked or [_BEYOND * max(computes)]))
     for number, (name, fit) in enumerate(fits.items()):
         colour = _LAW_COLOURS[number % len(_LAW_COLOURS)]
         _draw_law(axes, name, fit, span, colour)
         if name in predictions:
             _draw_predictions(axes, predictions[name], colour, above=number % 2 == 0)
-    _finish(axes, unit, title)
+    ends = [error for fit in fits.values() for error in fit.law(span)]
+    _finish(axes, [point.error for point in points] + ends, unit, title)
     return figure
 
 
@@ -127,7 +132,7 @@ def _draw_predictions(axes: Axes, prediction: Prediction, colour: str, above: bo
     )
     for compute, error in zip(prediction.compute, prediction.error, strict=True):
         axes.annotate(
-            f"{error:.1%}",
+            f"{100 * error:.3g}%",
             (compute, error),
             textcoords="offset points",
             # On the side of its curve where that is not, as error falls with compute.
@@ -139,10 +144,10 @@ def _draw_predictions(axes: Axes, prediction: Prediction, colour: str, above: bo
         )
 
 
-def _finish(axes: Axes, unit: str, title: str) -> None:
-    low, high = axes.get_ylim()
-    ticks = LogLocator(subs=(1, 2, 3, 5)) if high / low > _NARROW else MaxNLocator(6)
-    axes.yaxis.set_major_locator(ticks)
+def _finish(axes: Axes, errors: Sequence[float], unit: str, title: str) -> None:
+    low, high = _BELOW * min(errors), _ABOVE * min(max(errors), 1.0)
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(_ticks(high / low))
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.07)
@@ -152,3 +157,10 @@ def _finish(axes: Axes, unit: str, title: str) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
+
+
+def _ticks(ratio: float) -> Locator:
+    """Round errors on an axis of a ratio of its ends."""
+    if ratio < _NARROW:
+        return MaxNLocator(6, steps=[1, 2, 5, 10])
+    return LogLocator(subs=next(parts for most, parts in _TICKS.items() if ratio <= most))
