@@ -60,9 +60,11 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) < 2:
         raise app.UsageError("name a CSV file with columns compute,error, or a folder of runs")
     logging.set_verbosity(logging.WARNING)
+    import tensorflow as tf
+
     try:
         _report(argv[1:])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, tf.errors.OpError) as error:
         if os.environ.get("VIT_TF_TRACEBACK"):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -39,11 +39,12 @@ def test_the_text_has_formula_distances_coefficients_and_predictions():
 
 
 def test_the_text_tells_what_is_unknown():
-    lines = describe_fit("line", UNSURE, beyond=[]).splitlines()
+    lines = describe_fit("line", UNSURE, UNSURE.predict([1e4]), beyond=[]).splitlines()
     assert "0 frontier points beyond, mean distance unknown" in lines
     (told,) = [line for line in lines if line.startswith("no intervals")]
     assert "only 1 of 12 resamples" in told
-    assert "slope         -0.5   nan   nan" in lines
+    assert "slope         -0.5     -     -" in lines
+    assert "  1e+04  1.00 %     -     -" in lines
 
 
 def test_json_has_the_same_values_and_none_for_what_is_unknown():

@@ -37,7 +37,7 @@ def describe_fit(
     """
     bounds = [f"{100 * share:.4g} %" for share in fit.quantiles]
     coefficients = [
-        [coefficient, *(f"{number:.4g}" for number in (value, *fit.intervals[coefficient]))]
+        [coefficient, *(_written(number) for number in (value, *fit.intervals[coefficient]))]
         for coefficient, value in fit.coefficients.items()
     ]
     lines = [
@@ -57,7 +57,10 @@ def describe_fit(
     lines += ["", text_table([["coefficient", "value", *bounds], *coefficients])]
     if prediction is not None:
         rows = zip(*(values.tolist() for values in prediction), strict=True)
-        percents = [[f"{c:.4g}", *(f"{100 * e:.2f} %" for e in errors)] for c, *errors in rows]
+        percents = [
+            [_written(compute), *(_written(100 * error, ".2f", " %") for error in errors)]
+            for compute, *errors in rows
+        ]
         lines += ["", text_table([["compute", "error", *bounds], *percents])]
     return "\n".join(lines)
 
@@ -94,6 +97,11 @@ def _distance(fit: ScalingFit, points: Sequence[ScalingPoint]) -> float | None:
     if not points:
         return None
     return fit.mean_absolute_error([p.compute for p in points], [p.error for p in points])
+
+
+def _written(value: float, form: str = ".4g", unit: str = "") -> str | None:
+    """A number as a cell of a table, None for nan."""
+    return f"{value:{form}}{unit}" if math.isfinite(value) else None
 
 
 def _known(pairs: zip) -> dict[str, float | None]:
