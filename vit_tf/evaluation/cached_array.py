@@ -1,9 +1,11 @@
 """One array of a feature cache: written part by part, published whole, checked when it is read.
 
-<name>.npy                 the array; without the JSON file it does not count
-<name>.json                its size and checksum; written last
-<name>.npy.partial         an array in the making
-<name>.npy.partial.json    how far it is
+Its files:
+
+    <name>.npy                 the array; without the JSON file it does not count
+    <name>.json                its size and checksum; written last
+    <name>.npy.partial         an array in the making
+    <name>.npy.partial.json    how far it is
 """
 
 import contextlib

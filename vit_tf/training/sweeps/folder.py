@@ -1,11 +1,13 @@
 """What lies in a sweep's folder: its runs, how far each is, and what it measured.
 
-sweep_dir/
-sweep.gin       what all runs share
-<run>/          the run's model_dir, with
-sweep_run.json  its bindings, and how it ended
-sweep_log.txt   what it printed
-summary.csv, summary.json, summary.png
+Its files:
+
+    sweep_dir/
+      sweep.gin           what all runs share
+      <run>/              the run's model_dir, with
+        sweep_run.json    its bindings, and how it ended
+        sweep_log.txt     what it printed
+      summary.csv, summary.json, summary.png
 """
 
 import contextlib
