@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from vit_tf.analysis.attention_distance import model_attention_distance
+from vit_tf.analysis.attention_distance import attention_distance, model_attention_distance
 from vit_tf.analysis.attention_maps import attention_maps
 from vit_tf.analysis.attention_overlay import attention_overlay
 from vit_tf.analysis.model_pictures import PICTURES, Subject, choose_pictures, draw_pictures
@@ -79,6 +79,14 @@ def test_distances_are_means_over_all_images_and_not_over_those_shown(vit):
     assert np.abs(expected - shown).max() > 1e-4
 
 
+def test_the_dashed_line_is_attention_to_all_tokens_alike(vit, pooled):
+    (figure,) = drawn("attention_distance", vit, pooled).figures.values()
+    _, first, _, second = (line.get_ydata()[0] for line in figure.axes[0].lines)
+    for found, others in ((first, 1), (second, 1)):  # a class token, a register
+        even = np.full((1, 1, 1, 16 + others, 16 + others), 1 / (16 + others))
+        assert found == pytest.approx(attention_distance(even, (4, 4), 4).item())
+
+
 def test_rollouts_of_models_stand_beside_the_image_and_pools_beside_them(vit, pooled):
     (figure,) = drawn("attention_rollout", vit, pooled).figures.values()
     assert [axes.get_title() for axes in figure.axes[:4]] == [
@@ -101,10 +109,10 @@ def test_heads_are_of_the_first_image_with_the_pools_at_the_end(pooled):
 
 
 def test_of_deep_models_evenly_spread_layers_are_drawn():
-    model = create_model("vit", **(VIT | {"depth": 30}))
+    model = create_model("vit", **(VIT | {"depth": 24}))
     (figure,) = drawn("attention_layers", subject("deep", model, 1, 1)).figures.values()
     layers = [int(axes.get_title().split()[1]) for axes in figure.axes[1:]]
-    assert len(layers) == 12 and layers[0] == 0 and layers[-1] == 29
+    assert len(layers) == 12 and layers[0] == 0 and layers[-1] == 23
     assert set(np.diff(layers)) <= {2, 3}
 
 

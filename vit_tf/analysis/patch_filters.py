@@ -116,7 +116,7 @@ def plot_patch_filters(filters: Mapping[str, PrincipalFilters], title: str = "")
     across = min(len(filters), _MOST_ACROSS)
     down = -(-len(filters) // across)
     rows = -(-max(len(components) for components, _ in filters.values()) // _COLUMNS)
-    figure = Figure(figsize=(5.6 * across, (0.95 * rows + 0.4) * down), layout="constrained")
+    figure = Figure(figsize=(5.6 * across, (0.92 * rows + 0.3) * down), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False).ravel()
     for axes in panels:
         axes.axis("off")

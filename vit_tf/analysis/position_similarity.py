@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from vit_tf.analysis.spread import at_most
 from vit_tf.layers import SinCos2DPositionEmbedding
 from vit_tf.layers.position_embedding import sincos2d
 
@@ -115,7 +116,7 @@ def plot_position_similarity(similarities: Mapping[str, np.ndarray], title: str 
         axes.axis("off")
     colors = matplotlib.colormaps["viridis"].with_extremes(bad="white")
     for axes, (name, similarity) in zip(panels, similarities.items(), strict=False):
-        shown = [_spread(size) for size in similarity.shape[:2]]
+        shown = [at_most(range(size), _MOST_MAPS) for size in similarity.shape[:2]]
         maps = similarity[np.ix_(*shown)]
         height, width = similarity.shape[2:]
         gap = max(1, round(max(height, width) / 8))
@@ -149,11 +150,6 @@ def _square(positions: int) -> tuple[int, int]:
         f"no square of patches leaves 0 to {_MOST_EXTRA} of {positions} positions for other "
         "tokens; give grid_size=(rows, columns)"
     )
-
-
-def _spread(size: int) -> np.ndarray:
-    """All of so many places, or as many as can be read."""
-    return np.unique(np.linspace(0, size - 1, min(size, _MOST_MAPS)).round().astype(int))
 
 
 def _mosaic(maps: np.ndarray, gap: int) -> np.ndarray:

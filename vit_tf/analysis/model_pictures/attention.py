@@ -13,6 +13,7 @@ from vit_tf.analysis.attention_distance import (
 )
 from vit_tf.analysis.attention_maps import attention_layers, plot_attention_maps
 from vit_tf.analysis.model_pictures.picture import Picture, Subject
+from vit_tf.analysis.spread import at_most
 
 _MOST_LAYERS = 12  # drawn of deeper models, evenly spread, the last among them
 _MOST_HEADS = 16
@@ -24,10 +25,16 @@ def _distance(subjects: Sequence[Subject]) -> dict[str, Figure]:
         distances[s.name] = model_attention_distance(
             s.model, s.images, batch_size=s.batch_size, progress=s.progress
         )
-        sides = zip(s.images.shape[1:3], s.model.grid_size, strict=True)
-        patch = tuple(side / patches for side, patches in sides)
-        uniform[s.name] = patch_distances(s.model.grid_size, patch).mean()
+        uniform[s.name] = _uniform_distance(s.model)
     return {"": plot_attention_distance(distances, uniform)}
+
+
+def _uniform_distance(model: keras.Model) -> float:
+    """The distance of attention that is the same to all tokens; to others than patches it is 0."""
+    sides = zip(model.image_size, model.grid_size, strict=True)
+    distances = patch_distances(model.grid_size, tuple(side / patches for side, patches in sides))
+    others = model.num_prefix_tokens + model.num_registers
+    return distances.sum(axis=1).mean() / (len(distances) + others)
 
 
 def _rollout(subjects: Sequence[Subject]) -> dict[str, Figure]:
@@ -48,7 +55,7 @@ def _layers(subjects: Sequence[Subject]) -> dict[str, Figure]:
     figures = {}
     for s in subjects:
         layers = s.attention["layers"]
-        maps = {f"layer {n}": layers[:, n] for n in _spread(layers.shape[1])}
+        maps = {f"layer {n}": layers[:, n] for n in at_most(range(layers.shape[1]), _MOST_LAYERS)}
         if s.pools_by_attention:
             maps["pool"] = s.attention["pool"].mean(axis=1)
         figures[_caption(s, subjects)] = plot_attention_maps(
@@ -61,7 +68,9 @@ def _heads(subjects: Sequence[Subject]) -> dict[str, Figure]:
     figures = {}
     for s in subjects:
         layers = s.attention["heads"][0]  # [layers, heads, rows, columns]
-        maps = {f"layer {n}": layers[n, :_MOST_HEADS] for n in _spread(len(layers))}
+        maps = {
+            f"layer {n}": layers[n, :_MOST_HEADS] for n in at_most(range(len(layers)), _MOST_LAYERS)
+        }
         if s.pools_by_attention:
             maps["pool"] = s.attention["pool"][0, :_MOST_HEADS]
         heads = min(layers.shape[1], _MOST_HEADS)
@@ -77,11 +86,6 @@ def _caption(subject: Subject, subjects: Sequence[Subject]) -> str:
     return subject.name if len(subjects) > 1 else ""
 
 
-def _spread(layers: int) -> list[int]:
-    """All layers, or as many as can be read."""
-    return sorted(set(np.linspace(0, layers - 1, min(layers, _MOST_LAYERS)).round().astype(int)))
-
-
 def _no_attention(model: keras.Model) -> str:
     return "" if attention_layers(model) else "has no attention between tokens"
 
@@ -92,7 +96,7 @@ PICTURES = {
         "How far each head looks: a point is a head of a layer, its height the mean distance in "
         "pixels between a patch and those that it attends to, weighted by attention, over all "
         "images given. The line joins the means of layers; the dashed line is attention that is "
-        "the same everywhere.\n\n"
+        "the same to all tokens.\n\n"
         "It is what a receptive field is to a convolution. In the first layers of well trained "
         "models some heads look next to them, as small convolutions do, and others already across "
         "the image; in the last layers nearly all look far. Models trained on little data often "
@@ -106,10 +110,10 @@ PICTURES = {
         "Which patches the output is made of, bright for most: attention multiplied through all "
         "layers, with the identity for the residual connections. It is the attention of the tokens "
         "that the model's head reads, or the mean over patches where it averages them. The column "
-        "`pool`, of models that pool by attention, is what the pooling probe itself takes.\n\n"
-        "Bright on the object: the model judges by the object. Bright on the background, a border "
-        "or a few scattered patches: look closer. Each map is scaled to its own smallest and "
-        "largest value, so a faint preference looks as strong as a clear one. (Abnar and Zuidema "
+        "named pool, of models that pool by attention, is what the pooling probe itself takes.\n\n"
+        "Bright on the object, the model seems to judge by the object; bright on the background, a "
+        "border or a few scattered patches, look closer. Each map is scaled to its own smallest "
+        "and largest value, so a faint preference looks as strong as a clear one. (Abnar and Zuidema "
         "2020; Dosovitskiy et al. 2020, figure 6.)",
         _rollout,
         _no_attention,

@@ -72,13 +72,18 @@ class Picture:
       title: what a page calls it.
       text: what it shows and how it is read; blank lines part paragraphs.
       draw: subjects, one at least -> figures by caption: one, its caption empty, that shows all
-        models side by side, or one a model.
+        models side by side, or one a model, and pairs of models behind them.
       lacks: why it cannot be made of a model, such as "has no attention"; empty if it can.
-      needs_images: whether it is about images; the others are about weights alone.
+      needs_images: how many images at least; 0 if it is about weights alone.
     """
 
     title: str
     text: str
     draw: Callable[[Sequence[Subject]], Mapping[str, Figure]]
     lacks: Callable[[keras.Model], str] = lambda model: ""
-    needs_images: bool = True
+    needs_images: int = 1
+
+
+def caption(subject: Subject, subjects: Sequence[Subject]) -> str:
+    """The caption of a model's own figure: none where there is no other model."""
+    return subject.name if len(subjects) > 1 else ""

@@ -44,7 +44,7 @@ PICTURES = {
         "(Dosovitskiy et al. 2020, figure 7 left.)",
         _filters,
         _no_colours,
-        needs_images=False,
+        needs_images=0,
     ),
     "position_similarity": Picture(
         "Similarity of position embeddings",
@@ -57,6 +57,6 @@ PICTURES = {
         "(Dosovitskiy et al. 2020, figure 7 centre.)",
         _positions,
         _no_positions,
-        needs_images=False,
+        needs_images=0,
     ),
 }
