@@ -117,6 +117,7 @@ def test_what_is_no_point_is_left_out_and_told_why(write_run, small, tmp_path):
         "error is a share .* given 0: ": write_run("perfect", small, accuracy=1.0),
         "its model.json is damaged": write_run("damaged", small),
         "no family of models is registered whose class is Other": write_run("other", small),
+        "Unrecognized keyword arguments passed to ViT: .*colour": write_run("newer", small),
         "its training has not begun": str(tmp_path / "runs" / "waiting"),
     }
     runs = tmp_path / "runs"
@@ -124,6 +125,8 @@ def test_what_is_no_point_is_left_out_and_told_why(write_run, small, tmp_path):
     (runs / "damaged" / "model.json").write_text('{"class": ')
     record = json.loads((runs / "other" / "model.json").read_text())
     (runs / "other" / "model.json").write_text(json.dumps({**record, "class": "Other"}))
+    record["config"]["colour"] = "blue"
+    (runs / "newer" / "model.json").write_text(json.dumps(record))
     (runs / "waiting").mkdir()
     (runs / "waiting" / "sweep_run.json").write_text("{}")
     (runs / "pictures").mkdir()  # no run

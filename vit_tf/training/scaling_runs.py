@@ -1,7 +1,6 @@
 """Finished runs as points of a scaling law: what their training took, and their error."""
 
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -43,8 +42,9 @@ def scaling_runs(folder: str | os.PathLike, metric: str = "accuracy") -> Scaling
 
     Compute is what all steps of a run took: three times the model's FLOPs for an image, for the
     forward and the backward pass, times the images seen. What came before the run, such as
-    pre-training, and teachers are not in it. The error is one minus the metric of the evaluation
-    after the last step, as those before were taken in the middle of the schedule.
+    pre-training, is not in it, nor are teachers and second passes (co-submodels, SAM). The error is
+    one minus the metric of the evaluation after the last step, as those before were taken in the
+    middle of the schedule.
 
     Args:
       folder: of a run, or of several, as `tools/sweep.py` makes it.
@@ -69,14 +69,16 @@ def scaling_runs(folder: str | os.PathLike, metric: str = "accuracy") -> Scaling
             f"there is no run in {folder}: neither it nor a folder in it holds a model.json, which "
             "tools/train.py and tools/sweep.py write"
         )
-    flops = _flops([run.model for run in runs.values()])
     names = _names([run.model for run in runs.values()])
-    points = []
-    for (path, run), of_image, name in zip(runs.items(), flops, names, strict=True):
+    points, counted = [], {}
+    for (path, run), name in zip(runs.items(), names, strict=True):
+        model = json.dumps(run.model)
         try:
-            compute = TRAINING_PASSES * of_image * run.images
+            if model not in counted:
+                counted[model] = _flops(run.model)
+            compute = TRAINING_PASSES * counted[model] * run.images
             points.append(ScalingPoint(compute, 1 - run.metric, name, path))
-        except ValueError as problem:  # the metric is no share, or all is right
+        except (ValueError, TypeError) as problem:  # no such model now; or no share, or all right
             left_out[path] = str(problem).removeprefix(f"{path}: ")
     return ScalingRuns(points, left_out)
 
@@ -155,16 +157,11 @@ def _classes() -> dict[str, type[keras.Model]]:
     return {entry.model_class.__name__: entry.model_class for entry in registered().values()}
 
 
-def _flops(models: Sequence[Mapping[str, Any]]) -> list[int]:
-    """FLOPs of one image forward; each model is built once, without weights."""
-    counted: dict[str, int] = {}
-    for model in models:
-        # Low-rank matrices add next to nothing.
-        config = {name: value for name, value in model["config"].items() if name != "lora"}
-        build = functools.partial(_classes()[model["class"]], **config)
-        if (key := json.dumps(model)) not in counted:
-            counted[key] = without_allocation(lambda build=build: count_flops(build()))
-    return [counted[json.dumps(model)] for model in models]
+def _flops(model: Mapping[str, Any]) -> int:
+    """FLOPs of one image forward, of a model that is built again, without weights."""
+    # Low-rank matrices add next to nothing.
+    config = {name: value for name, value in model["config"].items() if name != "lora"}
+    return without_allocation(lambda: count_flops(_classes()[model["class"]](**config)))
 
 
 def _names(models: Sequence[Mapping[str, Any]]) -> list[str]:

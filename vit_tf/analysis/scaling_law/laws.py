@@ -30,7 +30,7 @@ class SaturatingLaw:
 
     Attributes:
       a: error at C + d = 1 beyond the one that remains; it depends on the unit of compute.
-      b: exponent, positive.
+      b: exponent, at least 0.
       c: the error that no compute takes away.
       d: compute below which more of it helps less; in the unit of compute.
     """
@@ -93,7 +93,7 @@ def saturating_law(
 ) -> SaturatingLaw:
     """The law through points [points] with the least squares in log(error).
 
-    The search is bounded (a, b > 0; c, d ≥ 0; c at most the smallest error) and starts from many
+    The search is bounded (a > 0; b, c, d ≥ 0; c at most the smallest error) and starts from many
     places, of which the best end counts.
 
     Args:
