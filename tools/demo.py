@@ -1,7 +1,7 @@
 r"""A local web page: drop an image, see its classes, where the model looked, and what is alike.
 
   python tools/demo.py --saved_model=runs/cifar10/export --gallery=photos_by_class
-  python tools/demo.py --model=vit_b16 --weights=augreg_in21k+in1k_224 --class_names=imagenet.txt
+  python tools/demo.py --model=vit_b16 --weights=augreg_in21k_ft_in1k --class_names=imagenet.txt
   python tools/demo.py --gin_file=gin/recipes/cifar10.gin --model_dir=runs/cifar10
   python tools/demo.py --server=grpc://localhost:8500
 

@@ -1,6 +1,6 @@
 r"""Evaluates models on data sets: top-1, top-5 and ReaL accuracy, per class, and what is confused.
 
-  python tools/evaluate.py --model=vit_b16 --weights=augreg_in21k+in1k_224 \
+  python tools/evaluate.py --model=vit_b16 --weights=augreg_in21k_ft_in1k \
       --dataset=imagenet=data/imagenet2012:validation
 
 Every example of a split counts exactly once. Models, several of each:

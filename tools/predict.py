@@ -1,7 +1,7 @@
 r"""Classifies images: files, folders and patterns, with an export, a run, a model or a server.
 
   python tools/predict.py --saved_model=runs/quickstart/export photo.jpg more_photos/ 'x/**/*.png'
-  python tools/predict.py --model=vit_b16 --weights=augreg_in21k+in1k_224 \
+  python tools/predict.py --model=vit_b16 --weights=augreg_in21k_ft_in1k \
       --class_names=imagenet.txt photo.jpg
   python tools/predict.py --weights=model.keras photo.jpg
   python tools/predict.py --gin_file=gin/recipes/cifar10.gin --model_dir=runs/cifar10 \

@@ -1,7 +1,7 @@
 r"""Shows what is inside models: filters, positions, and where their attention goes, on one page.
 
   A public model on photos (files, folders or patterns):
-    python tools/visualize.py --model=vit_b16 --weights=augreg_in21k+in1k_224 --out=look photos/
+    python tools/visualize.py --model=vit_b16 --weights=augreg_in21k_ft_in1k --out=look photos/
 
   A run of tools/train.py, or what it exported:
     python tools/visualize.py --gin_file=gin/recipes/cifar10.gin --model_dir=runs/cifar10 \

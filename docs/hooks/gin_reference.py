@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -101,22 +100,12 @@ def _written(parameter: inspect.Parameter) -> str:
 
 
 def _described(part: Any) -> Iterable[tuple[str, str]]:
-    """Parameters that a docstring tells of, each with the first sentence about it."""
+    """Parameters that a docstring tells of, each with the first paragraph about it."""
     text = inspect.cleandoc(part.__doc__ or "")
     for section in Docstring(text).parse("google", warnings=False):
         if section.kind.value in ("parameters", "attributes"):
             for entry in section.value:
-                yield entry.name.lstrip("*"), _first_sentence(entry.description)
-
-
-def _first_sentence(text: str) -> str:
-    """What comes before the first full stop that ends a sentence outside of code."""
-    text = " ".join(text.split())
-    code = [match.span() for match in re.finditer(r"`[^`]*`|\([^()]*\)", text)]
-    for end in re.finditer(r"(?<!e\.g)(?<!i\.e)\.(?= |$)", text):
-        if not any(first < end.start() < last for first, last in code):
-            return text[: end.start()]
-    return text
+                yield entry.name.lstrip("*"), first_paragraph(entry.description)
 
 
 def _row(name: str, default: Any, text: str) -> str:

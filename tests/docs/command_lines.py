@@ -11,12 +11,18 @@ import gin
 import pytest
 from tool_flags import loaded, parsed
 
+from vit_tf.checkpoints.public.catalogue import find
+from vit_tf.models import resolve_name
 from vit_tf.training import configuration, run  # noqa: F401  (makes itself known to gin)
 
 ROOT = Path(__file__).resolve().parents[2]
 # `python tools/x.py ...` in a block, or in a line of prose between backticks.
 _SHOWN = re.compile(r"(?:^|[\s/`])python ((?:tools|benchmarks)/\w+\.py)([^`\n]*)", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"^\.\.\.$|^…$|<[a-z_ ]+>$")
+# What a reader is to fill in: a name in angle brackets, or all that is left out.
+_PLACEHOLDER, _LEFT_OUT = (
+    re.compile(r"<[A-Za-z_ /]+>"),
+    re.compile(r"^(?:\.\.\.|…)$|=(?:\.\.\.|…)$"),
+)
 
 
 def joined(text: str) -> str:
@@ -34,8 +40,10 @@ def shown(text: str) -> list[tuple[str, ...]]:
     """Tool and arguments of each call of a tool or a benchmark that a page shows."""
     calls = []
     for tool, rest in _SHOWN.findall(joined(text)):
-        words = shlex.split(rest.partition(" | ")[0].rstrip(" )&"), comments=True)
-        calls.append((tool, *(word for word in words if not _PLACEHOLDER.search(word))))
+        rest = _PLACEHOLDER.sub("PLACEHOLDER", rest.rstrip(" )&"))
+        words = shlex.split(re.split(r" \| |   +\(|   +or  ", rest)[0], comments=True)
+        left = (word for word in words if not _LEFT_OUT.search(word))
+        calls.append((tool, *(word for word in left if word != "--gin_file=PLACEHOLDER")))
     return calls
 
 
@@ -51,14 +59,21 @@ def check(words: list[str]) -> None:
 
 
 def check_call(tool: str, *arguments: str) -> None:
-    """Fails unless a tool exists, knows the flags, and gin the files and bindings."""
+    """Fails unless a tool exists, knows the flags, and gin the files and bindings.
+
+    Public weights must be in the catalogue. A tool that is only named is only looked for.
+    """
     assert (ROOT / tool).exists(), f"there is no {tool}"
+    if not set(arguments) - {"--help"}:
+        return
     source = (ROOT / tool).read_text(encoding="utf-8")
     if "argparse" in source:
         _check_argparse(tool, arguments)
     else:
         with loaded(ROOT / tool) as module:
-            _check_gin(parsed(module, arguments))
+            values = parsed(module, arguments)
+            _check_gin(values)
+            _check_weights(values)
 
 
 def _check_argparse(tool: str, arguments: tuple[str, ...]) -> None:
@@ -88,6 +103,20 @@ def _check_gin(values: Mapping[str, object]) -> None:
                 configuration.parse(files, bindings)
             finally:
                 gin.clear_config()
+
+
+def _check_weights(values: Mapping[str, object]) -> None:
+    """Finds the tags of `--weights` for `--model`; files and `none` are none."""
+    models, weights = (_listed(values.get(name)) for name in ("model", "weights"))
+    if len(weights) == 1:
+        weights *= len(models)
+    for model, tag in zip(models, weights, strict=False):
+        if tag != "none" and "." not in tag:
+            find(resolve_name(model), tag)
+
+
+def _listed(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else list(value or ())
 
 
 def _check_make(words: list[str]) -> None:

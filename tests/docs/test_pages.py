@@ -24,11 +24,23 @@ ROOT = Path(__file__).resolve().parents[2]
 SITE = sorted((ROOT / "docs").rglob("*.md"))
 OF_COPY = ROOT / "CONTRIBUTING.md"  # whose files and commands test_contributing.py tries in a copy
 ALL = [*SITE, ROOT / "README.md", ROOT / "benchmarks" / "README.md", OF_COPY]
+TOOLS = sorted((ROOT / "tools").glob("*.py"))
+HEADERS = sorted((ROOT / "gin").rglob("*.gin"))
+
+
+def shown_text(file):
+    """What a page, the docstring of a tool or the header of a gin file says."""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        return ast.get_docstring(ast.parse(text)) or ""
+    return re.sub(r"^# ?", "", text, flags=re.MULTILINE) if file.suffix == ".gin" else text
+
+
 CALLS = {
-    " ".join(call): (page, call)
-    for page in ALL
-    if page != OF_COPY
-    for call in command_lines.shown(page.read_text(encoding="utf-8"))
+    " ".join(call): (file, call)
+    for file in (*ALL, *TOOLS, *HEADERS)
+    if file != OF_COPY
+    for call in command_lines.shown(shown_text(file))
 }
 RUN = [page for page in SITE if any(block.verb == "run" for block in pages.blocks(page))]
 QUICK = ("index.md", "checkpoints.md", "extending.md")  # the others trace graphs, which takes time
@@ -108,9 +120,10 @@ def test_blocks_run_as_they_stand(page, workplace, photos, capsys):
     assert "error" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("page, call", CALLS.values(), ids=CALLS)
-def test_tool_flags_and_gin_names_of_each_command_exist(page, call, workplace):
-    write_files(page)
+@pytest.mark.parametrize("file, call", CALLS.values(), ids=CALLS)
+def test_tool_flags_and_gin_names_of_each_command_exist(file, call, workplace):
+    if file.suffix == ".md":
+        write_files(file)
     command_lines.check_call(*call)
 
 
@@ -209,6 +222,10 @@ def test_a_wrong_command_is_found(workplace):
     with pytest.raises(ValueError, match="Did you mean cosine"):
         command_lines.check_call(
             "tools/train.py", "--gin_file=gin/quickstart.gin", "--gin_param=cosin.warmup = 3"
+        )
+    with pytest.raises(ValueError, match="has no public weights 'augreg'"):
+        command_lines.check_call(
+            "tools/fewshot.py", "--model=vit_b16", "--weights=augreg", "--out_dir=x"
         )
     with pytest.raises(AssertionError):
         command_lines.check(["make", "quickstat"])
