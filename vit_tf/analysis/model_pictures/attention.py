@@ -12,7 +12,7 @@ from vit_tf.analysis.attention_distance import (
     plot_attention_distance,
 )
 from vit_tf.analysis.attention_maps import attention_layers, plot_attention_maps
-from vit_tf.analysis.model_pictures.picture import Picture, Subject
+from vit_tf.analysis.model_pictures.picture import Picture, Subject, caption
 from vit_tf.analysis.spread import at_most
 
 _MOST_LAYERS = 12  # drawn of deeper models, evenly spread, the last among them
@@ -58,7 +58,7 @@ def _layers(subjects: Sequence[Subject]) -> dict[str, Figure]:
         maps = {f"layer {n}": layers[:, n] for n in at_most(range(layers.shape[1]), _MOST_LAYERS)}
         if s.pools_by_attention:
             maps["pool"] = s.attention["pool"].mean(axis=1)
-        figures[_caption(s, subjects)] = plot_attention_maps(
+        figures[caption(s, subjects)] = plot_attention_maps(
             s.seen[: s.shown], maps, s.titles, panel=1.2
         )
     return figures
@@ -76,14 +76,10 @@ def _heads(subjects: Sequence[Subject]) -> dict[str, Figure]:
         heads = min(layers.shape[1], _MOST_HEADS)
         image = np.broadcast_to(s.seen[0], (heads, *s.seen[0].shape))
         titles = [f"head {n}" for n in range(heads)]
-        figures[_caption(s, subjects)] = plot_attention_maps(
+        figures[caption(s, subjects)] = plot_attention_maps(
             image, maps, titles, with_image=False, panel=1.0
         )
     return figures
-
-
-def _caption(subject: Subject, subjects: Sequence[Subject]) -> str:
-    return subject.name if len(subjects) > 1 else ""
 
 
 def _no_attention(model: keras.Model) -> str:
@@ -113,8 +109,8 @@ PICTURES = {
         "named pool, of models that pool by attention, is what the pooling probe itself takes.\n\n"
         "Bright on the object, the model seems to judge by the object; bright on the background, a "
         "border or a few scattered patches, look closer. Each map is scaled to its own smallest "
-        "and largest value, so a faint preference looks as strong as a clear one. (Abnar and Zuidema "
-        "2020; Dosovitskiy et al. 2020, figure 6.)",
+        "and largest value, so a faint preference looks as strong as a clear one. (Abnar and "
+        "Zuidema 2020; Dosovitskiy et al. 2020, figure 6.)",
         _rollout,
         _no_attention,
     ),
