@@ -138,4 +138,5 @@ def test_the_picture_has_a_point_a_head_and_a_line_through_the_means():
     deep, even, _, _ = axes.lines
     np.testing.assert_array_equal(deep.get_ydata(), [0.5, 2.5, 4.5, 6.5])
     assert list(even.get_ydata()) == [9, 9]
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 9
     assert [text.get_text() for text in axes.get_legend().texts] == ["deep", "shallow"]
