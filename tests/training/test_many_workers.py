@@ -1,8 +1,10 @@
 """Several processes on loopback train to the parameters that one process gets."""
 
+import json
+
 import numpy as np
 import pytest
-from forked import Run, run_workers
+from forked import Run, run_workers, worker_environments
 from processes import rows, tensors
 
 pytestmark = pytest.mark.slow
@@ -62,3 +64,22 @@ def test_workers_that_sum_gradients_in_bfloat16_learn_nearly_the_same(one, digit
     run_workers(2, tmp_path / "run", digits_dir, *SETTINGS, setting)
     assert_close(one, tmp_path / "run", atol=1e-4)
     assert np.abs(head(one) - head(tmp_path / "run")).max() > 1e-6
+
+
+def test_a_worker_with_another_binding_is_named_by_all(digits_dir, tmp_path):
+    environments = worker_environments(2)
+    addresses = json.loads(environments[0]["TF_CONFIG"])["cluster"]["worker"]
+    runs = [
+        Run(
+            tmp_path / "run",
+            digits_dir,
+            *SETTINGS,
+            "RunConfig.strategy = 'multi_worker'",
+            f"create_model.depth = {depth}",
+            env=environment,
+        )
+        for depth, environment in zip((2, 3), environments, strict=True)
+    ]
+    differs = f"{addresses[1]}: not the gin files and bindings of the chief {addresses[0]}"
+    assert all(differs in run.end(status=1) for run in runs)
+    assert not (tmp_path / "run").exists()

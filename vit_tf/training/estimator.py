@@ -37,6 +37,7 @@ from vit_tf.training.served_accuracy import served_accuracy
 from vit_tf.training.state import holds_averages, load_weights
 from vit_tf.training.tasks import Task
 from vit_tf.training.train_run import TrainRun
+from vit_tf.training.worker_agreement import check_workers_agree
 
 # A process that evaluates beside a running trainer has a metrics file of its own.
 _EVAL_METRICS = "metrics_eval.jsonl"
@@ -69,7 +70,7 @@ class Estimator:
         checkpoint. Make them after the Estimator.
 
     Raises:
-      ValueError: for a strategy that cannot be had.
+      ValueError: for a strategy that cannot be had, and for workers that were not started alike.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Estimator:
             self.config.tpu_zone,
             self.config.tpu_project,
         )
+        check_workers_agree(self.strategy)
         tpu = strategies.is_tpu(self.strategy)
         self.config.set_determinism(tpu)
         self.precision = self.config.dtype_policy(tpu)
