@@ -117,7 +117,8 @@ def _visualize(arguments: Sequence[str], problems: list[str]) -> None:
     subjects = _subjects(models, _spread(files), problems)
     names = choose_pictures(_PICTURES.value, len(subjects[0].images))
     if without := [name for name in PICTURES if name not in names and not _PICTURES.value]:
-        print(f"left out, as no images are named: {', '.join(without)}", file=sys.stderr)
+        why = "they need more images" if len(subjects[0].images) else "no images are named"
+        print(f"left out, as {why}: {', '.join(without)}", file=sys.stderr)
     sections, started = [], time.monotonic()
     for drawn in draw_pictures(subjects, names):
         sections.append(_section(drawn))

@@ -87,7 +87,8 @@ def test_a_page_and_a_png_for_every_picture(tool, tiny, photos, tmp_path):
     assert f"error: {photos}/broken.png: not a JPEG" in said
     assert printed == f"{out}/index.html\n"
     names = ["patch_filters", "position_similarity", "attention_distance", "attention_rollout",
-             "attention_layers", "attention_heads"]  # fmt: skip
+             "attention_layers", "attention_heads", "receptive_fields", "skip_ratio"]  # fmt: skip
+    assert "left out, as they need more images: layer_similarity, token_localisation" in said
     assert re.findall(r"^(\w+): [\d.]+ s$", said, re.MULTILINE) == names
     assert {path.name for path in out.iterdir()} == {"index.html", *(f"{n}.png" for n in names)}
     page = (out / "index.html").read_text()
@@ -149,7 +150,8 @@ def test_a_model_without_what_a_picture_shows_is_said(tool, photos, tmp_path):
     assert status == 0
     page = (tmp_path / "look" / "index.html").read_text()
     assert "Left out: model fresh has no position embedding." in page
-    assert [path.name for path in (tmp_path / "look").glob("*.png")] == ["patch_filters.png"]
+    drawn = {path.name for path in (tmp_path / "look").glob("*.png")}
+    assert drawn == {"patch_filters.png", "receptive_fields.png", "skip_ratio.png"}
     status, _, said = tool(*arguments, "--pictures=attention_rollout")
     assert status == 1
     assert "error: attention_rollout: Left out: model fresh has no attention between" in said

@@ -40,7 +40,7 @@ def receptive_fields(
     layers before it, as the default does.
 
     Args:
-      model: a model of this package, in float32: gradients of half types are rounded away.
+      model: a model of this package, in float32: small gradients vanish in float16.
       images: [images, height, width, channels], preprocessed; the paper takes 32.
       layers: with a vector a patch; all of `trunk_layers` unless given.
       place: of the output, from (0, 0), the image's top left, to less than (1, 1); by default the

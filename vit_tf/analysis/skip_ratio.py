@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 from keras import ops
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from vit_tf.analysis.in_batches import Progress, in_batches
 from vit_tf.analysis.layer_outputs import TokenGroups, token_groups
@@ -120,7 +120,9 @@ def plot_skip_ratio(ratio: SkipRatio, title: str = "") -> Figure:
         for (label, values), color in zip(_other_tokens(ratio).items(), colors, strict=False):
             axes.plot(values[chosen], "o-", markersize=4, color=color, label=label)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("block")
         axes.set_title(kind, fontsize=10)

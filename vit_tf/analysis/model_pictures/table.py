@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from vit_tf.analysis.model_pictures import attention, weights
+from vit_tf.analysis.model_pictures import attention, layers, weights
 from vit_tf.analysis.model_pictures.picture import Subject
 
 # A page shows them in this order. A further picture is an entry of such a table.
-PICTURES = {**weights.PICTURES, **attention.PICTURES}
+PICTURES = {**weights.PICTURES, **attention.PICTURES, **layers.PICTURES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ def choose_pictures(names: Sequence[str], num_images: int) -> list[str]:
       num_images: how many there are.
 
     Raises:
-      ValueError: a name is unknown, or a named picture needs images and there are none.
+      ValueError: a name is unknown, or a named picture needs more images than there are.
     """
     for name in names:
         if name not in PICTURES:
@@ -45,11 +45,14 @@ def choose_pictures(names: Sequence[str], num_images: int) -> list[str]:
             raise ValueError(
                 f"the picture {name!r} is unknown; there are {', '.join(PICTURES)}.{hint}"
             )
-        if PICTURES[name].needs_images and not num_images:
+        needed = PICTURES[name].needs_images
+        if needed and not num_images:
             raise ValueError(f"the picture {name} is of images; name files or folders of them")
+        if num_images < needed:
+            raise ValueError(f"the picture {name} needs {needed} images; there are {num_images}")
     if names:
         return list(dict.fromkeys(names))
-    return [name for name, picture in PICTURES.items() if num_images or not picture.needs_images]
+    return [name for name, picture in PICTURES.items() if num_images >= picture.needs_images]
 
 
 def draw_pictures(subjects: Sequence[Subject], names: Sequence[str]) -> Iterator[Drawn]:
