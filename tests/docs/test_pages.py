@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tool_flags
+from absl.flags import FLAGS
 
 import vit_tf
 from vit_tf.data import op_registry
@@ -212,6 +213,17 @@ def test_calls_that_are_shown_fit_the_signature(call):
         signature.bind_partial(*call.args, **keywords)
     else:
         signature.bind(*call.args, **keywords)
+
+
+def test_a_tool_leaves_the_flags_of_others_as_they_were():
+    before = set(FLAGS)
+    with tool_flags.loaded(ROOT / "tools" / "train.py") as train:
+        tool_flags.parsed(train, ["--model_dir=mine"])
+        with tool_flags.loaded(ROOT / "tools" / "predict.py") as predict:
+            assert tool_flags.parsed(predict, ["--top_k=7"])["model_dir"] is None
+        assert FLAGS.model_dir == "mine"
+        assert "top_k" not in FLAGS
+    assert set(FLAGS) == before
 
 
 def test_a_wrong_command_is_found(workplace):

@@ -8,18 +8,19 @@ import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import flags, logging
+from absl import logging
+from absl.flags import FLAGS
 
 _HELPERS = ("predictor_flags",)  # modules of tools/ that define flags for several of them
 
 
 @contextlib.contextmanager
 def loaded(path: Path) -> Iterator[types.ModuleType]:
-    """The module of a tool, whose flags exist until the scope ends."""
-    before = set(flags.FLAGS)
+    """The module of a tool, whose flags are the only tool's until the scope ends."""
     spec = importlib.util.spec_from_file_location(f"shown_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))
+    was_parsed, others = FLAGS.is_parsed(), _taken_tool_flags()
     try:
         spec.loader.exec_module(module)
         yield module
@@ -27,15 +28,20 @@ def loaded(path: Path) -> Iterator[types.ModuleType]:
         sys.path.remove(str(path.parent))
         for name in _HELPERS:
             sys.modules.pop(name, None)
-        flags.FLAGS.unparse_flags()
-        for name in set(flags.FLAGS) - before:
-            delattr(flags.FLAGS, name)
+        _taken_tool_flags()
+        for owner, flag in others:
+            FLAGS[flag.name] = flag
+            FLAGS.register_flag_by_module(owner, flag)
+        if was_parsed:
+            FLAGS.mark_as_parsed()
+        else:
+            FLAGS.unparse_flags()
 
 
 def parsed(module: types.ModuleType, arguments: Sequence[str]) -> dict[str, object]:
     """Flag -> value, of a loaded tool; an unknown flag or a value that does not fit is an error."""
-    flags.FLAGS([module.__name__, *arguments])
-    return flags.FLAGS.flag_values_dict()
+    FLAGS([module.__name__, *arguments])
+    return FLAGS.flag_values_dict()
 
 
 def run(path: Path, arguments: Sequence[str]) -> int:
@@ -43,7 +49,7 @@ def run(path: Path, arguments: Sequence[str]) -> int:
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers, verbosity = [signal.getsignal(number) for number in numbers], logging.get_verbosity()
     with loaded(path) as module:
-        rest = flags.FLAGS([path.name, *arguments])
+        rest = FLAGS([path.name, *arguments])
         try:
             module.main(rest)
         except SystemExit as leaving:
@@ -56,3 +62,12 @@ def run(path: Path, arguments: Sequence[str]) -> int:
             for number, handler in zip(numbers, handlers, strict=True):
                 signal.signal(number, handler)
     return 0
+
+
+def _taken_tool_flags() -> list[tuple[str, object]]:
+    """Takes away the flags that tools defined; they, and no library, are modules of no package."""
+    owned = FLAGS.flags_by_module_dict().items()
+    taken = [(owner, flag) for owner, flags in owned if "." not in owner for flag in flags]
+    for _, flag in taken:
+        delattr(FLAGS, flag.name)
+    return taken
