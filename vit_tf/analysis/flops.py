@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from vit_tf.models import without_allocation
 
+# A forward pass, and a backward pass of about twice its cost: a product with each of its operands.
+TRAINING_PASSES = 3
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _LOOPS = ("While", "StatelessWhile")
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from vit_tf import planning
-from vit_tf.analysis.flops import count_flops
+from vit_tf.analysis.flops import TRAINING_PASSES, count_flops
 from vit_tf.analysis.png import write_png
 from vit_tf.analysis.schedule_curve import plot_schedule
 from vit_tf.data.worker_streams import Worker
@@ -26,8 +26,6 @@ from vit_tf.training.run_config import RunConfig
 from vit_tf.training.run_length import RunLength
 from vit_tf.training.tasks import Task
 
-# The backward pass costs about twice the forward pass: a product with each of its two operands.
-_PASSES = 3
 _SHOWN_SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _CURVE_POINTS = 240
 
@@ -216,8 +214,8 @@ def _compute(flops: int, length: RunLength | None) -> str:
     text = f"{count(flops)}FLOPs per image (2 x multiply-adds), forward"
     if length is None or length.batch_size is None:
         return text
-    total = _PASSES * flops * length.batch_size * length.steps
-    return f"{text}; {total:.3g} to train ({_PASSES} x forward; without teachers)"
+    total = TRAINING_PASSES * flops * length.batch_size * length.steps
+    return f"{text}; {total:.3g} to train ({TRAINING_PASSES} x forward; without teachers)"
 
 
 def _batch(config: RunConfig, train_input: Any, strategy: tf.distribute.Strategy | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from vit_tf.analysis.flops import count_flops
+from vit_tf.analysis.flops import TRAINING_PASSES, count_flops
 from vit_tf.analysis.scaling_law import ScalingPoint
 from vit_tf.models import without_allocation
 from vit_tf.models.registry import registered
@@ -18,8 +18,6 @@ from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.run_log import RunLog
 from vit_tf.training.sweeps.folder import measured
 
-# A forward pass, and a backward pass of about twice its cost: a product with each of its operands.
-TRAINING_PASSES = 3
 # One of them lies in a run's folder: what the trainer writes, or what a sweep did before it.
 _OF_A_RUN = ("model.json", "sweep_run.json")
 
