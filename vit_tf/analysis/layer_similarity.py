@@ -88,8 +88,7 @@ def layer_similarity(
     """Compares all layers of a model with each other, or with all layers of another model.
 
     Images go through once. Of a batch only Gram matrices [batch, batch] are kept, and of these only
-    sums; see `MinibatchCKA`. The paper takes batches of 1024 in all; some hundred images in batches
-    of 32 give the same picture.
+    sums; see `MinibatchCKA`. More images mean less noise, and so do larger batches of as many.
 
     Args:
       batches: of images [batch, height, width, channels] as `first.model.preprocessing` says. With

@@ -41,7 +41,7 @@ def receptive_fields(
 
     Args:
       model: a model of this package, in float32: small gradients vanish in float16.
-      images: [images, height, width, channels], preprocessed; the paper takes 32.
+      images: [images, height, width, channels], preprocessed; some tens make fields smooth.
       layers: with a vector a patch; all of `trunk_layers` unless given.
       place: of the output, from (0, 0), the image's top left, to less than (1, 1); by default the
         middle, which of an even grid is the cell right below its centre.

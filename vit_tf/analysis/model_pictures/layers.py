@@ -15,8 +15,8 @@ from vit_tf.analysis.skip_ratio import plot_skip_ratio, skip_ratio
 from vit_tf.analysis.spread import at_most
 from vit_tf.analysis.token_localisation import plot_token_localisation, token_localisation
 
-_TOGETHER = 16  # images that CKA compares with each other at a time, or a few more
-_FIELD_IMAGES = 16  # half of the paper's: each costs a gradient a layer
+_TOGETHER = 32  # images at most that CKA compares with each other; fewer give more noise
+_FIELD_IMAGES = 16  # enough to be smooth; each costs a gradient a layer
 _MOST_FIELDS = 7
 _MOST_LAYERS = 6  # whose tokens are looked for in the image
 
@@ -66,7 +66,7 @@ def _places(subjects: Sequence[Subject]) -> dict[str, Figure]:
 
 def _batches(subject: Subject) -> list[np.ndarray]:
     """The images in batches of about one size: a last one of few images would be mostly noise."""
-    return np.array_split(subject.images, max(1, len(subject.images) // _TOGETHER))
+    return np.array_split(subject.images, -(-len(subject.images) // _TOGETHER))
 
 
 def _watched(subject: Subject, batches: Sequence[Any]) -> Iterator[Any]:
