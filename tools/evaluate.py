@@ -33,19 +33,11 @@ import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
+import model_flags
 from absl import app, flags, logging
 
-_MODEL = flags.DEFINE_multi_string("model", [], "name of a model; may be given several times")
-_WEIGHTS = flags.DEFINE_multi_string(
-    "weights", [], "of each --model, or one for all: a tag, a file, or none [none: fresh ones]"
-)
-_SAVED_MODEL = flags.DEFINE_multi_string("saved_model", [], "folder of an export; several times")
-_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "gin file; may be given several times")
-_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
-_MODEL_DIR = flags.DEFINE_multi_string("model_dir", [], "folder of a run; several times")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "of the runs: latest, best, step, path")
+flags.adopt_module_key_flags(model_flags)  # --help shows them too
 _DATASET = flags.DEFINE_multi_string("dataset", [], "NAME=DATA_DIR:SPLIT; several times")
-_PREPROCESS = flags.DEFINE_string("preprocess", None, "ops for all models [each model's own]")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images at a time", lower_bound=1)
 _OUT_DIR = flags.DEFINE_string("out_dir", None, "where CSV and JSON are written [nowhere]")
 
@@ -60,25 +52,15 @@ def main(argv: list[str]) -> None:
     from vit_tf.evaluation.named_data import parse_data
     from vit_tf.training import evaluate_models as evaluation
     from vit_tf.training.configuration import readable
-    from vit_tf.training.named_models import load_models
 
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         data = [parse_data(text) for text in _DATASET.value]
-        models = load_models(
-            _MODEL.value,
-            _WEIGHTS.value,
-            _SAVED_MODEL.value,
-            _GIN_FILE.value,
-            _GIN_PARAM.value,
-            _MODEL_DIR.value,
-            _CHECKPOINT.value,
-            _PREPROCESS.value,
-        )
+        models = model_flags.load_models_of_flags()
         rows = evaluation.evaluate_models(
-            models, data, _BATCH_SIZE.value, own_preprocessing=_PREPROCESS.value is None
+            models, data, _BATCH_SIZE.value, own_preprocessing=flags.FLAGS.preprocess is None
         )
-        probes = evaluation.evaluate_probes(models) if _GIN_FILE.value else []
+        probes = evaluation.evaluate_probes(models) if flags.FLAGS.gin_file else []
         print(f"\n{evaluation.results_table(rows)}")
         if _OUT_DIR.value:
             print("\n" + "  ".join(evaluation.write_results(rows, _OUT_DIR.value, probes)))

@@ -43,18 +43,10 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions, the rest is noise
 
+import model_flags
 from absl import app, flags, logging
 
-_MODEL = flags.DEFINE_multi_string("model", [], "name of a model; may be given several times")
-_WEIGHTS = flags.DEFINE_multi_string(
-    "weights", [], "of each --model, or one for all: a tag, a file, or none [none: fresh ones]"
-)
-_SAVED_MODEL = flags.DEFINE_multi_string("saved_model", [], "folder of an export; several times")
-_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "describes the runs; several times")
-_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "a binding that wins over the files")
-_MODEL_DIR = flags.DEFINE_multi_string("model_dir", [], "folder of a run; several times")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "of the runs: latest, best, step, path")
-_PREPROCESS = flags.DEFINE_string("preprocess", None, "ops for all models [each model's own]")
+flags.adopt_module_key_flags(model_flags)  # --help shows them too
 _PICTURES = flags.DEFINE_list("pictures", [], "names of pictures, see above [all that can be]")
 _SHOW = flags.DEFINE_integer("show", 4, "images that are shown", lower_bound=1)
 _MAX_IMAGES = flags.DEFINE_integer(
@@ -93,7 +85,6 @@ def _visualize(arguments: Sequence[str], problems: list[str]) -> None:
 
     from vit_tf.analysis.model_pictures import PICTURES, choose_pictures, draw_pictures
     from vit_tf.export.image_arguments import list_images
-    from vit_tf.training.named_models import load_models
 
     if _PICTURES.value == ["list"]:
         for name, picture in PICTURES.items():
@@ -104,16 +95,7 @@ def _visualize(arguments: Sequence[str], problems: list[str]) -> None:
     # What cannot work is said before models are loaded.
     choose_pictures(_PICTURES.value, len(files))
     tf.io.gfile.makedirs(_OUT.value)
-    models = load_models(
-        _MODEL.value,
-        _WEIGHTS.value,
-        _SAVED_MODEL.value,
-        _GIN_FILE.value,
-        _GIN_PARAM.value,
-        _MODEL_DIR.value,
-        _CHECKPOINT.value,
-        _PREPROCESS.value,
-    )
+    models = model_flags.load_models_of_flags()
     subjects = _subjects(models, _spread(files), problems)
     names = choose_pictures(_PICTURES.value, len(subjects[0].images))
     if without := [name for name in PICTURES if name not in names and not _PICTURES.value]:

@@ -9,7 +9,7 @@ from unittest import mock
 
 import gin
 import pytest
-from tool_flags import loaded, parsed
+from tools_in_process import loaded, parsed
 
 from vit_tf.checkpoints.public.catalogue import find
 from vit_tf.models import resolve_name

@@ -11,7 +11,7 @@ import gin
 import numpy as np
 import pytest
 import tensorflow as tf
-import tool_flags
+import tools_in_process
 from absl.flags import FLAGS
 
 import vit_tf
@@ -102,7 +102,7 @@ def execute(page):
             exec(compile(code, str(page), "exec"), namespace)
         elif block.verb == "run":
             for _, tool, *arguments in command_lines.lines(block.text):
-                status = tool_flags.run(ROOT / tool, arguments)
+                status = tools_in_process.run(ROOT / tool, arguments)
                 dry = "--dry_run" in arguments
                 assert status == 0 or (dry and status == FILES_MISSING), (page, arguments)
 
@@ -217,10 +217,10 @@ def test_calls_that_are_shown_fit_the_signature(call):
 
 def test_a_tool_leaves_the_flags_of_others_as_they_were():
     before = set(FLAGS)
-    with tool_flags.loaded(ROOT / "tools" / "train.py") as train:
-        tool_flags.parsed(train, ["--model_dir=mine"])
-        with tool_flags.loaded(ROOT / "tools" / "predict.py") as predict:
-            assert tool_flags.parsed(predict, ["--top_k=7"])["model_dir"] is None
+    with tools_in_process.loaded(ROOT / "tools" / "train.py") as train:
+        tools_in_process.parsed(train, ["--model_dir=mine"])
+        with tools_in_process.loaded(ROOT / "tools" / "predict.py") as predict:
+            assert tools_in_process.parsed(predict, ["--top_k=7"])["model_dir"] is None
         assert FLAGS.model_dir == "mine"
         assert "top_k" not in FLAGS
     assert set(FLAGS) == before

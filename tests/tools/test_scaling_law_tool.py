@@ -1,13 +1,11 @@
 """tools/scaling_law.py on tables and on folders of runs: what it prints, draws and refuses."""
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
+import tools_in_process
 from PIL import Image
 
 from vit_tf.analysis.flops import count_flops
@@ -16,25 +14,18 @@ from vit_tf.models import create_model
 from vit_tf.training.model_dir import ModelDir
 from vit_tf.training.run_log import RunLog
 
-TOOL = str(Path(__file__).resolve().parents[2] / "tools" / "scaling_law.py")
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "scaling_law.py"
 # Zhai et al., 2022 (arXiv:2106.04560): ImageNet after fine-tuning, TPUv3-core-days.
 LAW = SaturatingLaw(a=0.26, b=0.35, c=0.09, d=0.01)
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
+def tool(capsys):
     """`tool(*arguments)`: the exit status, and what is written to stdout and stderr."""
 
     def call(*arguments):
-        before = set(flags.FLAGS)
-        monkeypatch.setattr(sys, "argv", [TOOL, *map(str, arguments)])
-        try:
-            with pytest.raises(SystemExit) as ended:
-                runpy.run_path(TOOL, run_name="__main__")
-        finally:
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-        return ended.value.code or 0, *capsys.readouterr()
+        status = tools_in_process.run(TOOL, [str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
 
     return call
 

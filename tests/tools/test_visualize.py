@@ -1,18 +1,16 @@
 """tools/visualize.py: models and images in, a page of pictures out."""
 
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import gin
 import keras
 import numpy as np
 import pytest
-from absl import flags
+import tools_in_process
 from PIL import Image
 
-TOOL = str(Path(__file__).resolve().parents[2] / "tools" / "visualize.py")
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "visualize.py"
 TINY = """
 run.task = @Classification
 Classification.model = @create_model
@@ -40,21 +38,16 @@ create_model.num_classes = 3
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
+def tool(capsys):
     """`tool(*arguments)`: the exit status, and what is written to stdout and stderr."""
 
     def call(*arguments):
         keras.utils.set_random_seed(0)  # fresh weights are the same in every call
-        before = set(flags.FLAGS)
-        monkeypatch.setattr(sys, "argv", [TOOL, *map(str, arguments)])
         try:
-            with pytest.raises(SystemExit) as ended:
-                runpy.run_path(TOOL, run_name="__main__")
+            status = tools_in_process.run(TOOL, [str(argument) for argument in arguments])
         finally:
             gin.clear_config()
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-        return ended.value.code or 0, *capsys.readouterr()
+        return status, *capsys.readouterr()
 
     return call
 

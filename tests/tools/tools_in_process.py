@@ -8,10 +8,10 @@ import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import logging
+from absl import app, logging
 from absl.flags import FLAGS
 
-_HELPERS = ("predictor_flags",)  # modules of tools/ that define flags for several of them
+_HELPERS = ("model_flags", "predictor_flags")  # of tools/, with flags for several of them
 
 
 @contextlib.contextmanager
@@ -48,16 +48,20 @@ def run(path: Path, arguments: Sequence[str]) -> int:
     """Runs a tool as if it was started with some arguments; returns the exit status."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers, verbosity = [signal.getsignal(number) for number in numbers], logging.get_verbosity()
+    own, sys.argv = sys.argv, [str(path), *arguments]
     with loaded(path) as module:
-        rest = FLAGS([path.name, *arguments])
         try:
-            module.main(rest)
+            module.main(FLAGS(sys.argv))
+        except app.UsageError as error:
+            print(error, file=sys.stderr)
+            return 1
         except SystemExit as leaving:
             if isinstance(leaving.code, str):  # a message, which Python prints
                 print(leaving.code, file=sys.stderr)
                 return 1
             return leaving.code or 0
         finally:
+            sys.argv = own
             logging.set_verbosity(verbosity)
             for number, handler in zip(numbers, handlers, strict=True):
                 signal.signal(number, handler)
