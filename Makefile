@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
-	benchmark-transfer benchmark-remat benchmark-serving benchmark-tpu benchmark-scaling benchmark-train-step \
+	benchmark-transfer benchmark-remat benchmark-serving benchmark-tpu benchmark-tpu-cost benchmark-scaling benchmark-train-step \
 	benchmark-inference model-table docs lint format clean
 
 help:  ## what there is to make
@@ -58,6 +58,9 @@ benchmark-serving: $(STAMP)  ## exported models beside timm: make benchmark-serv
 
 benchmark-tpu: $(STAMP)  ## the training step on a TPU v5e as its compiler weighs it, beside big_vision: BIG_VISION=… JAX_PYTHON=…
 	$(BIN)/python benchmarks/tpu.py $(if $(BIG_VISION),--big_vision=$(BIG_VISION) --jax_python=$(JAX_PYTHON))
+
+benchmark-tpu-cost: $(STAMP)  ## how a step's cost on a TPU grows with model, resolution and batch; no TPU needed
+	$(BIN)/python benchmarks/tpu_cost.py
 
 benchmark-scaling: $(STAMP)  ## a training step on several processes and devices of this machine
 	$(BIN)/python benchmarks/scaling.py
