@@ -55,7 +55,8 @@ def download(
             from `http://server/prefix/host/path`. Proxies are those of the environment.
         cache_dir: Where files are kept, as `<cache_dir>/<host>/<path>`; by default the
             environment's `VIT_TF_CACHE`, else `~/.cache/vit_tf`.
-        checksum: `"sha256:<digits>"` (or md5, crc32c): the digest or its first eight digits or more.
+        checksum: `"sha256:<digits>"` (or md5, crc32c): the digest, or at least its first eight
+            digits.
         progress: Whether to show a progress bar.
 
     Raises:
