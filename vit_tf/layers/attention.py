@@ -84,12 +84,13 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     """Self-attention over tokens (Vaswani et al. 2017); input and output [batch, tokens, width].
 
     Query, key and value come from one dense layer; its 3 * width outputs are ordered (query, key,
-    value), each split into heads of width / num_heads. All projections have biases.
+    value), each split into heads of width / num_heads.
 
     Args:
         num_heads: Number of heads; must divide the width of the input.
         attention_dropout: Rate of dropout on the attention weights.
         initialization: How the kernels start, see `layers.initialization`.
+        qkv_bias: Whether query, key and value have biases; the output's projection always has one.
 
     Raises:
         ValueError: At build, if `num_heads` does not divide the width.
@@ -100,19 +101,27 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         num_heads: int,
         attention_dropout: float = 0.0,
         initialization: str = "vision_transformer",
+        qkv_bias: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.attention_dropout = attention_dropout
         self.initialization = initialization
+        self.qkv_bias = qkv_bias
 
     def build(self, input_shape):
         """Creates kernels [width, 3 * width] and [width, width] and their biases."""
         width = input_shape[-1]
         check_heads(self.num_heads, width)
         self.query_key_value = projection(
-            width, 3, width, self.initialization, dtype=self.dtype_policy, name="qkv"
+            width,
+            3,
+            width,
+            self.initialization,
+            use_bias=self.qkv_bias,
+            dtype=self.dtype_policy,
+            name="qkv",
         )
         self.query_key_value.build(input_shape)
         self.dropout = keras.layers.Dropout(
@@ -165,5 +174,6 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             "num_heads": self.num_heads,
             "attention_dropout": self.attention_dropout,
             "initialization": self.initialization,
+            "qkv_bias": self.qkv_bias,
         }
         return {**super().get_config(), **config}

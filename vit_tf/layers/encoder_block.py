@@ -27,7 +27,13 @@ class EncoderBlock(keras.layers.Layer):
         norm_epsilon: Epsilon of both LayerNorms.
         activation: Name of the MLP's activation.
         initialization: How the weights start, see `layers.initialization`.
+        qkv_bias: Whether query, key and value have biases.
+
+    Attributes:
+        intermediate_names: What `call` can record, in the order of computation.
     """
+
+    intermediate_names = ("attn_weights", "attn", "after_attn", "mlp", "out")
 
     def __init__(
         self,
@@ -40,6 +46,7 @@ class EncoderBlock(keras.layers.Layer):
         norm_epsilon: float = 1e-6,
         activation: str = "gelu_tanh",
         initialization: str = "vision_transformer",
+        qkv_bias: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -52,11 +59,12 @@ class EncoderBlock(keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.activation = activation
         self.initialization = initialization
+        self.qkv_bias = qkv_bias
 
         policy = self.dtype_policy
         self.attention_norm = LayerNorm(epsilon=norm_epsilon, dtype=policy, name="attention_norm")
         self.attention = MultiHeadSelfAttention(
-            num_heads, attention_dropout, initialization, dtype=policy, name="attention"
+            num_heads, attention_dropout, initialization, qkv_bias, dtype=policy, name="attention"
         )
         self.attention_out_dropout = keras.layers.Dropout(dropout, dtype=policy)
         self.attention_depth = StochasticDepth(stochastic_depth, dtype=policy)
@@ -83,23 +91,28 @@ class EncoderBlock(keras.layers.Layer):
 
         `attn` and `mlp` are the branches before LayerScale and the residual additions.
         """
-        branch = self.attention(
-            self.attention_norm(tokens), training=training, intermediates=intermediates
-        )
+        tokens = tokens + self.attend(self.attention_norm(tokens), training, intermediates)
+        intermediates.record("after_attn", tokens)
+        tokens = tokens + self.transform(self.mlp_norm(tokens), training, intermediates)
+        intermediates.record("out", tokens)
+        return tokens
+
+    def attend(self, tokens, training, intermediates):
+        """The branch of the attention, as it is added to the residual stream."""
+        branch = self.attention(tokens, training=training, intermediates=intermediates)
         branch = self.attention_out_dropout(branch, training=training)
         intermediates.record("attn", branch)
         if self.attention_scale is not None:
             branch = self.attention_scale(branch)
-        tokens = tokens + self.attention_depth(branch, training=training)
-        intermediates.record("after_attn", tokens)
+        return self.attention_depth(branch, training=training)
 
-        branch = self.mlp(self.mlp_norm(tokens), training=training)
+    def transform(self, tokens, training, intermediates):
+        """The branch of the MLP, as it is added to the residual stream."""
+        branch = self.mlp(tokens, training=training)
         intermediates.record("mlp", branch)
         if self.mlp_scale is not None:
             branch = self.mlp_scale(branch)
-        tokens = tokens + self.mlp_depth(branch, training=training)
-        intermediates.record("out", tokens)
-        return tokens
+        return self.mlp_depth(branch, training=training)
 
     def compute_output_shape(self, input_shape):
         """Returns the input's shape."""
@@ -117,5 +130,6 @@ class EncoderBlock(keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "activation": self.activation,
             "initialization": self.initialization,
+            "qkv_bias": self.qkv_bias,
         }
         return {**super().get_config(), **config}

@@ -53,9 +53,10 @@ def linear(dense: keras.layers.Dense, inputs):
     """Applies a dense layer without activation to what `rows` made."""
     if not keeps_axes():
         kernels = kernels_for(inputs)
-        if kernels is None:
+        if kernels is None or dense.bias is None:
             return dense(inputs)
         weights = (ops.cast(weight, inputs.dtype) for weight in (dense.kernel, dense.bias))
         return kernels.linear(inputs, *weights)
     # An ellipsis keeps Keras from turning the sum into a product of matrices.
-    return ops.einsum("...i,io->...o", inputs, dense.kernel) + dense.bias
+    outputs = ops.einsum("...i,io->...o", inputs, dense.kernel)
+    return outputs if dense.bias is None else outputs + dense.bias

@@ -81,8 +81,6 @@ _VARIANTS = {
     "vit_e14": ("e", 14, "ViT-e/14", {"pool": "map"}),
 }
 
-_POOLS = ("token", "gap", "map", "none")
-_POSITION_EMBEDDINGS = ("learned", "sincos2d", "none")
 _STOCHASTIC_DEPTH_RATES = {"linear": linear_rates, "constant": constant_rates}
 
 
@@ -128,11 +126,16 @@ class ViT(ImageModel):
     Attributes:
         grid_size: (rows, columns) of patches.
         num_prefix_tokens: Tokens in front of the registers and patches: the class token, if any.
+        pools: Values that `pool` may have.
+        position_embeddings: Values that `position_embedding` may have.
 
     Raises:
         ValueError: A value is not among those named above, the patch does not divide the image,
             or `num_heads` does not divide `width`.
     """
+
+    pools: tuple[str, ...] = ("token", "gap", "map", "none")
+    position_embeddings: tuple[str, ...] = ("learned", "sincos2d", "none")
 
     def __init__(
         self,
@@ -181,8 +184,8 @@ class ViT(ImageModel):
         self.initialization = initialization
         for parameter in ("width", "depth", "num_heads", "mlp_dim"):
             check_count(parameter, getattr(self, parameter))
-        check_choice("pool", pool, _POOLS)
-        check_choice("position_embedding", position_embedding, _POSITION_EMBEDDINGS)
+        check_choice("pool", pool, self.pools)
+        check_choice("position_embedding", position_embedding, self.position_embeddings)
         check_choice(
             "stochastic_depth_schedule", stochastic_depth_schedule, tuple(_STOCHASTIC_DEPTH_RATES)
         )
@@ -221,19 +224,7 @@ class ViT(ImageModel):
         rates = _STOCHASTIC_DEPTH_RATES[self.stochastic_depth_schedule]
         self.token_dropout = keras.layers.Dropout(self.dropout, dtype=policy, name="dropout")
         self.blocks = [
-            EncoderBlock(
-                self.num_heads,
-                self.mlp_dim,
-                dropout=self.dropout,
-                attention_dropout=self.attention_dropout,
-                stochastic_depth=rate,
-                layer_scale_init=self.layer_scale_init,
-                norm_epsilon=self.norm_epsilon,
-                activation=self.activation,
-                initialization=self.initialization,
-                dtype=policy,
-                name=_block_name(index),
-            )
+            self.create_block(f"block{index:02d}", rate)
             for index, rate in enumerate(rates(self.stochastic_depth, self.depth))
         ]
         self.encoder_norm = LayerNorm(epsilon=self.norm_epsilon, dtype=policy, name="encoder_norm")
@@ -252,6 +243,22 @@ class ViT(ImageModel):
             self.pre_logits = keras.layers.Dense(
                 self.representation_size, activation="tanh", dtype=policy, name="pre_logits"
             )
+
+    def create_block(self, name: str, stochastic_depth: float) -> EncoderBlock:
+        """Creates one block of the encoder."""
+        return EncoderBlock(
+            self.num_heads,
+            self.mlp_dim,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            stochastic_depth=stochastic_depth,
+            layer_scale_init=self.layer_scale_init,
+            norm_epsilon=self.norm_epsilon,
+            activation=self.activation,
+            initialization=self.initialization,
+            dtype=self.dtype_policy,
+            name=name,
+        )
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -339,7 +346,7 @@ class ViT(ImageModel):
 
     def classify(self, tokens, grid_size, training, intermediates):
         """Pools tokens of a grid of `grid_size` patches, and runs the head: see `call`."""
-        pooled = self._pool(tokens, intermediates)
+        pooled = self.pool_tokens(tokens, intermediates)
         intermediates.record("head_input", pooled)
         pre_logits = pooled if self.pre_logits is None else self.pre_logits(pooled)
         intermediates.record("pre_logits", pre_logits)
@@ -376,8 +383,8 @@ class ViT(ImageModel):
             tokens = self.registers(tokens)
         tokens = self.token_dropout(tokens, training=training)
         intermediates.record("tokens", tokens)
-        for index, block in enumerate(self.blocks):
-            scope = intermediates.scope(_block_name(index))
+        for block in self.blocks:
+            scope = intermediates.scope(block.name)
             tokens = block(tokens, training=training, intermediates=scope)
         tokens = self.encoder_norm(tokens)
         intermediates.record("encoded", tokens)
@@ -391,7 +398,8 @@ class ViT(ImageModel):
         """Adds the position embedding, if any, to tokens of a grid of `grid_size` patches."""
         return tokens if self.positions is None else self.positions(tokens)
 
-    def _pool(self, tokens, intermediates):
+    def pool_tokens(self, tokens, intermediates):
+        """Makes the head's input, [batch, width], or [batch, patches, width] for pool "none"."""
         if self.pool == "token":
             return tokens[:, 0]
         patches = self._patches(tokens)
@@ -421,8 +429,7 @@ class ViT(ImageModel):
     def intermediate_names(self) -> list[str]:
         """Names of the tensors that `extract_features` can return, in the order of computation."""
         names = ["stem", "with_posemb", "tokens"]
-        parts = ("attn_weights", "attn", "after_attn", "mlp", "out")
-        names += [f"{_block_name(i)}/{part}" for i in range(self.depth) for part in parts]
+        names += [f"{b.name}/{part}" for b in self.blocks for part in b.intermediate_names]
         names.append("encoded")
         if self.map_head is not None:
             names += ["map_head/attn_weights", "map_head/attn"]
@@ -437,10 +444,6 @@ class ViT(ImageModel):
         if self.pool == "none":
             return (input_shape[0], math.prod(self.grid_size), features)
         return (input_shape[0], features)
-
-
-def _block_name(index):
-    return f"block{index:02d}"
 
 
 register_family("vit", ViT)
