@@ -6,11 +6,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from vit_tf.layers.batch_norm import batch_norm
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
-
-# torch's defaults; Keras' momentum is the share that stays, torch's the share that changes.
-_BATCH_NORM_EPSILON = 1e-5
-_BATCH_NORM_MOMENTUM = 0.9
 
 
 def default_stem_strides(widths: Sequence[int]) -> tuple[int, ...]:
@@ -68,13 +65,7 @@ class ConvStem(keras.layers.Layer):
             for index, (channels, stride) in enumerate(zip(self.widths, self.strides, strict=True))
         ]
         self.norms = [
-            keras.layers.BatchNormalization(
-                momentum=_BATCH_NORM_MOMENTUM,
-                epsilon=_BATCH_NORM_EPSILON,
-                dtype=policy,
-                name=f"norm{index}",
-            )
-            for index in range(len(self.widths))
+            batch_norm(dtype=policy, name=f"norm{index}") for index in range(len(self.widths))
         ]
         self.out = keras.layers.Conv2D(
             width,

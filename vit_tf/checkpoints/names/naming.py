@@ -6,7 +6,7 @@ under which key, in which shape and layout a file of that format holds it.
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -21,6 +21,7 @@ _AXES = {
     "plain": None,
     "linear": (1, 0),  # [out, in] -> [in, out]
     "conv": (2, 3, 1, 0),  # [out, in, height, width] -> [height, width, in, out]
+    "depthwise": (2, 3, 0, 1),  # [channels, 1, height, width] -> [height, width, channels, 1]
 }
 
 
@@ -33,7 +34,7 @@ class Tensor:
         keys: Names in the file. Several are parts of the weight, one behind the other on its last
             axis (query, key and value of a fused projection).
         shape: Shape of each part in the file.
-        layout: "plain" (only reshaped), "linear" or "conv" (torch's order of axes).
+        layout: "plain" (only reshaped), "linear", "conv" or "depthwise" (torch's order of axes).
         role: "positions", "patch_kernel" or "head" for weights that loading can adapt.
     """
 
@@ -163,6 +164,37 @@ def torch_conv(
     yield Tensor(f"{weight}/kernel", (f"{key}.weight",), theirs, "conv", role)
     if bias:
         yield Tensor(f"{weight}/bias", (f"{key}.bias",), (outputs,))
+
+
+def torch_depthwise(
+    weight: str, key: str, side: int, channels: int, bias: bool
+) -> Iterator[Tensor]:
+    """A torch `Conv2d` of as many groups as channels, with a square kernel."""
+    yield Tensor(f"{weight}/kernel", (f"{key}.weight",), (channels, 1, side, side), "depthwise")
+    if bias:
+        yield Tensor(f"{weight}/bias", (f"{key}.bias",), (channels,))
+
+
+def torch_batch_norm(weight: str, key: str, width: int) -> Iterator[Tensor]:
+    """A torch `BatchNorm1d` or `BatchNorm2d`."""
+    yield from torch_norm(weight, key, width)
+    yield Tensor(f"{weight}/moving_mean", (f"{key}.running_mean",), (width,))
+    yield Tensor(f"{weight}/moving_variance", (f"{key}.running_var",), (width,))
+
+
+def is_counter(key: str) -> bool:
+    """Whether a key is torch's count of the batches that a batch norm has seen."""
+    return key.endswith(_COUNTER)
+
+
+def batch_counters(tensors: Iterable[Tensor]) -> dict[str, np.ndarray]:
+    """What torch keeps for each batch norm beside the weights; nothing depends on it."""
+    keys = (key for tensor in tensors for key in tensor.keys)
+    norms = (key.removesuffix(_MEAN) for key in keys if key.endswith(_MEAN))
+    return {norm + _COUNTER: np.zeros((), np.int64) for norm in norms}
+
+
+_MEAN, _COUNTER = "running_mean", "num_batches_tracked"
 
 
 def torch_patch_embedding(key: str, shape: tuple[int, int, int, int]) -> Iterator[Tensor]:

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 
 import keras
-import numpy as np
 
 from vit_tf.checkpoints.names.naming import (
     Arrays,
     Naming,
     Tensor,
+    batch_counters,
     count_blocks,
+    is_counter,
     square_side,
+    torch_batch_norm,
     torch_conv,
     torch_linear,
     torch_norm,
@@ -43,10 +45,7 @@ def _stem(channels, stem_widths, width):
         key = f"stem.cstem{index}"
         kernel = (3, 3, channels, outputs)
         yield from torch_conv(f"stem/conv{index}", f"{key}_conv", kernel, bias=False)
-        yield from torch_norm(f"stem/norm{index}", f"{key}_bn", outputs)
-        for ours, theirs in (("moving_mean", "mean"), ("moving_variance", "var")):
-            statistic = (f"{key}_bn.running_{theirs}",)
-            yield Tensor(f"stem/norm{index}/{ours}", statistic, (outputs,))
+        yield from torch_batch_norm(f"stem/norm{index}", f"{key}_bn", outputs)
         channels = outputs
     yield from torch_conv("stem/out", "stem.cstem_last_conv", (1, 1, channels, width), bias=True)
 
@@ -62,15 +61,6 @@ def _block(weight, key, width, mlp_dim):
     mlp = f"{key}.mlp_block"
     yield from torch_linear(f"{weight}/mlp/dense_in", f"{mlp}.linear_1", width, mlp_dim)
     yield from torch_linear(f"{weight}/mlp/dense_out", f"{mlp}.linear_2", mlp_dim, width)
-
-
-def _counters(model):
-    """The number of batches that each batch norm has seen; nothing depends on it."""
-    keys = (
-        f"stem.cstem{index}_bn.num_batches_tracked"
-        for index in range(len(getattr(model, "stem_widths", None) or ()))
-    )
-    return dict.fromkeys(keys, np.zeros((), np.int64))
 
 
 def configure(arrays: Arrays) -> dict:
@@ -109,9 +99,9 @@ PYCLS = Naming(
     heads=("head.",),
     expects={"activation": "gelu", "norm_epsilon": 1e-5},
     prefix_tokens=("class_token",),
-    extras=_counters,
+    extras=lambda model: batch_counters(tensors(model)),
     suits=lambda model: type(model).__name__ == "ViTC",
-    ignored=lambda key: key.endswith("num_batches_tracked"),
+    ignored=is_counter,
     extension=".pth",
     prefix="model_state/",
 )
