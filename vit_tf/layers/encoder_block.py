@@ -63,9 +63,7 @@ class EncoderBlock(keras.layers.Layer):
 
         policy = self.dtype_policy
         self.attention_norm = LayerNorm(epsilon=norm_epsilon, dtype=policy, name="attention_norm")
-        self.attention = MultiHeadSelfAttention(
-            num_heads, attention_dropout, initialization, qkv_bias, dtype=policy, name="attention"
-        )
+        self.attention = self.create_attention()
         self.attention_out_dropout = keras.layers.Dropout(dropout, dtype=policy)
         self.attention_depth = StochasticDepth(stochastic_depth, dtype=policy)
         self.mlp_norm = LayerNorm(epsilon=norm_epsilon, dtype=policy, name="mlp_norm")
@@ -77,6 +75,17 @@ class EncoderBlock(keras.layers.Layer):
                 layer_scale_init, dtype=policy, name="attention_scale"
             )
             self.mlp_scale = LayerScale(layer_scale_init, dtype=policy, name="mlp_scale")
+
+    def create_attention(self) -> keras.layers.Layer:
+        """Creates the layer `attention`, of tokens to as many tokens."""
+        return MultiHeadSelfAttention(
+            self.num_heads,
+            self.attention_dropout,
+            self.initialization,
+            self.qkv_bias,
+            dtype=self.dtype_policy,
+            name="attention",
+        )
 
     def build(self, input_shape):
         """Creates the weights of all parts for [batch, tokens, width]."""
