@@ -33,6 +33,20 @@ def check_choice(parameter: str, given: object, choices: Sequence[object]) -> No
         raise ValueError(f"{parameter}={given!r} is not one of {', '.join(map(repr, choices))}.")
 
 
+def per_stage(parameter: str, given: object, stages: int, minimum: int = 1) -> tuple[int, ...]:
+    """Returns one number for each stage: a sequence of as many, or one number that all share.
+
+    Raises:
+        ValueError: The sequence has another length, or a number is not whole, or too small.
+    """
+    values = tuple(given) if isinstance(given, Sequence) else (given,) * stages
+    if len(values) != stages:
+        raise ValueError(f"{parameter} is one value for each of {stages} stages, got {given!r}.")
+    for value in values:
+        check_count(parameter, value, minimum)
+    return values
+
+
 def grid_size(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
     """Returns (rows, columns) of patches.
 

@@ -166,13 +166,34 @@ def torch_conv(
         yield Tensor(f"{weight}/bias", (f"{key}.bias",), (outputs,))
 
 
-def torch_depthwise(
-    weight: str, key: str, side: int, channels: int, bias: bool
-) -> Iterator[Tensor]:
-    """A torch `Conv2d` of as many groups as channels, with a square kernel."""
-    yield Tensor(f"{weight}/kernel", (f"{key}.weight",), (channels, 1, side, side), "depthwise")
-    if bias:
-        yield Tensor(f"{weight}/bias", (f"{key}.bias",), (channels,))
+def torch_weight(
+    path: str, module: str, shape: tuple[int, ...], depthwise: bool = False, role: str = ""
+) -> Tensor:
+    """A weight of a torch module, told by the end of our path and by our shape.
+
+    Args:
+        path: Of our weight, e.g. "stem/norm0/moving_mean".
+        module: The torch module's name, e.g. "stem.bn0".
+        shape: Of our weight.
+        depthwise: Whether a kernel is that of a depth-wise convolution.
+        role: As that of `Tensor`.
+    """
+    end = path.rpartition("/")[2]
+    layout = "plain"
+    if end == "kernel":
+        layout = "linear" if len(shape) == 2 else "depthwise" if depthwise else "conv"
+        shape = tuple(shape[axis] for axis in np.argsort(_AXES[layout]))
+    return Tensor(path, (f"{module}.{_TORCH_ENDS[end]}",), tuple(shape), layout, role)
+
+
+_TORCH_ENDS = {
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
 
 
 def torch_batch_norm(weight: str, key: str, width: int) -> Iterator[Tensor]:
