@@ -118,12 +118,17 @@ def describe_checkpoint(path: str) -> Description:
         note = "the file tells neither the number of heads nor the activation"
     if not calls:
         if note:
-            config["num_heads"], assumed = max(config["width"] // 64, 1), True
+            config["num_heads"], assumed = _usual_heads(config["width"]), True
             note += f"; num_heads={config['num_heads']} is but a guess"
         usual = registered()[family].defaults()
         told = {k: v for k, v in config.items() if k not in usual or usual[k] != v}
         calls = [Call(family, told)]
     return Description(*facts, naming.name, root, shapes, file.others, calls, note, assumed)
+
+
+def _usual_heads(width):
+    """Heads of 64, for one width or that of each stage."""
+    return max(width // 64, 1) if isinstance(width, int) else tuple(map(_usual_heads, width))
 
 
 def _own_calls(about):

@@ -4,6 +4,9 @@ from vit_tf.layers.activations import get_activation
 from vit_tf.layers.attention import MultiHeadSelfAttention
 from vit_tf.layers.bottleneck import BottleneckUnit, PreactivationUnit
 from vit_tf.layers.class_token import ClassToken
+from vit_tf.layers.conv_embedding import ConvEmbedding
+from vit_tf.layers.conv_projection import ConvProjectionAttention
+from vit_tf.layers.conv_projection_block import ConvProjectionBlock
 from vit_tf.layers.conv_stem import ConvStem, default_stem_strides
 from vit_tf.layers.encoder_block import EncoderBlock
 from vit_tf.layers.flexible_patch_embedding import FlexiblePatchEmbedding
@@ -33,6 +36,9 @@ __all__ = [
     "NOWHERE",
     "BottleneckUnit",
     "ClassToken",
+    "ConvEmbedding",
+    "ConvProjectionAttention",
+    "ConvProjectionBlock",
     "ConvStem",
     "EncoderBlock",
     "FlexiblePatchEmbedding",

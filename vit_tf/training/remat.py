@@ -26,7 +26,7 @@ POLICIES: dict[str, tuple[type[keras.layers.Layer], ...]] = {
         layers.BottleneckUnit,
         layers.PreactivationUnit,
     ),
-    "attention": (layers.MultiHeadSelfAttention,),
+    "attention": (layers.MultiHeadSelfAttention, layers.ConvProjectionAttention),
     "mlp": (layers.MLP,),
 }
 
