@@ -15,6 +15,7 @@ FAMILIES = (
     "deit",
     "big_transfer",
     "early_convolutions",
+    "compact_transformers",
 )
 
 
@@ -82,6 +83,10 @@ def configuration(meta: dict) -> dict:
             found["position_embedding"] = "sincos2d"
     if family == "vit":
         found["position_includes_class_token"] = meta["family"] == "vision_transformer"
+    if "1-D sine" in config.get("position_embedding", ""):
+        found["position_embedding"] = "sincos1d"
+    if "tokenizer" in config:
+        found |= {ours: config["tokenizer"][theirs] for theirs, ours in _TOKENIZER.items()}
     if "stem" in config:
         del found["patch_size"]
         found["stem_widths"] = config["stem"]["widths"][:-1]
@@ -98,8 +103,18 @@ _KINDS = (
     ("hybrid", "hybrid"),
     ("mixer", "mixer"),
     ("ViT_", "vit_c"),
+    ("CCT", "cct"),
+    ("CVT", "compact_vit"),
+    ("ViT-Lite", "vit_lite"),
     ("vit", "vit"),
 )
+_TOKENIZER = {
+    "layers": "tokenizer_layers",
+    "kernel": "tokenizer_kernel_size",
+    "stride": "tokenizer_stride",
+    "padding": "tokenizer_padding",
+    "channels_between": "tokenizer_width",
+}
 _KEYWORDS = {
     "patch": "patch_size",
     "width": "width",

@@ -42,6 +42,9 @@ def test_outputs_and_intermediates_agree(case, path):
 
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert trainable == case.meta["parameter_count"]
+    if "fixed_parameter_count" in case.meta:
+        fixed = sum(int(np.prod(weight.shape)) for weight in model.non_trainable_weights)
+        assert fixed == case.meta["fixed_parameter_count"]
     if "run_at_sequence_sides" in case.meta["config"]:
         return _check_sequence_sides(case, model)
     images = case.arrays["image"]
@@ -57,13 +60,14 @@ def test_outputs_and_intermediates_agree(case, path):
 
 
 def _check_other_grids(case, path):
-    for side in case.meta["config"]["target_grids"]:
-        prefix = f"grid{side}x{side}/"
+    sizes = [key.removesuffix("image") for key in case.arrays if key.endswith("/image")]
+    assert len(sizes) == len(case.meta["config"]["target_grids"])
+    for prefix in sizes:
         images = case.arrays[f"{prefix}image"]
         model = _create(case, image_size=images.shape[1])
         report = vit_tf.load_checkpoint(model, str(path), strict=True)
         assert list(report.resized) == ["positions/table"]
-        table = next(key for key in case.arrays if key.startswith(f"{prefix}pos_embed"))
+        table = next(key for key in case.arrays if key.startswith(f"{prefix}pos"))
         case.check(table, model.positions.table)
         case.check(f"{prefix}logits", model(images))
 

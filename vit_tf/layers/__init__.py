@@ -4,10 +4,12 @@ from vit_tf.layers.activations import get_activation
 from vit_tf.layers.attention import MultiHeadSelfAttention
 from vit_tf.layers.bottleneck import BottleneckUnit, PreactivationUnit
 from vit_tf.layers.class_token import ClassToken
+from vit_tf.layers.compact_encoder_block import CompactEncoderBlock
 from vit_tf.layers.conv_embedding import ConvEmbedding
 from vit_tf.layers.conv_projection import ConvProjectionAttention
 from vit_tf.layers.conv_projection_block import ConvProjectionBlock
 from vit_tf.layers.conv_stem import ConvStem, default_stem_strides
+from vit_tf.layers.conv_tokenizer import ConvTokenizer, tokenizer_stride
 from vit_tf.layers.encoder_block import EncoderBlock
 from vit_tf.layers.flexible_patch_embedding import FlexiblePatchEmbedding
 from vit_tf.layers.initialization import get_initializer
@@ -21,13 +23,16 @@ from vit_tf.layers.patch_embedding import PatchEmbedding
 from vit_tf.layers.position_embedding import (
     GridPositionEmbedding,
     LearnedPositionEmbedding,
+    SinCos1DPositionEmbedding,
     SinCos2DPositionEmbedding,
+    sincos1d,
     sincos2d,
 )
 from vit_tf.layers.products import compiled_by_xla, is_compiled_by_xla
 from vit_tf.layers.register_tokens import RegisterTokens
 from vit_tf.layers.resampling import pseudo_inverse_matrix, resample, resize_matrix
 from vit_tf.layers.resnet import ResNetStage, ResNetStem
+from vit_tf.layers.sequence_pooling import SequencePooling
 from vit_tf.layers.standardized_conv import StandardizedConv2D
 from vit_tf.layers.stochastic_depth import StochasticDepth, constant_rates, linear_rates
 
@@ -36,10 +41,12 @@ __all__ = [
     "NOWHERE",
     "BottleneckUnit",
     "ClassToken",
+    "CompactEncoderBlock",
     "ConvEmbedding",
     "ConvProjectionAttention",
     "ConvProjectionBlock",
     "ConvStem",
+    "ConvTokenizer",
     "EncoderBlock",
     "FlexiblePatchEmbedding",
     "GridPositionEmbedding",
@@ -55,6 +62,8 @@ __all__ = [
     "RegisterTokens",
     "ResNetStage",
     "ResNetStem",
+    "SequencePooling",
+    "SinCos1DPositionEmbedding",
     "SinCos2DPositionEmbedding",
     "StandardizedConv2D",
     "StochasticDepth",
@@ -68,5 +77,7 @@ __all__ = [
     "pseudo_inverse_matrix",
     "resample",
     "resize_matrix",
+    "sincos1d",
     "sincos2d",
+    "tokenizer_stride",
 ]

@@ -24,6 +24,15 @@ _VISION_TRANSFORMER = {
     "head_kernel": keras.initializers.Zeros,
 }
 _DEIT_STDDEV = 0.02
+_DEIT = {
+    # torch leaves a convolution at U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)).
+    "patch_kernel": lambda: _scaled(1 / 3, mode="fan_in", distribution="uniform"),
+    "attention_kernel": lambda fused=1.0: _normal(stddev=_DEIT_STDDEV),
+    "mlp_kernel": lambda: _normal(stddev=_DEIT_STDDEV),
+    "mlp_bias": keras.initializers.Zeros,
+    "token": lambda: _normal(stddev=_DEIT_STDDEV),
+    "head_kernel": lambda: _normal(stddev=_DEIT_STDDEV),
+}
 _REFERENCES: dict[str, dict[str, Callable[..., keras.Initializer]]] = {
     "vision_transformer": _VISION_TRANSFORMER,
     "mixer": {
@@ -31,14 +40,12 @@ _REFERENCES: dict[str, dict[str, Callable[..., keras.Initializer]]] = {
         "mlp_kernel": keras.initializers.LecunNormal,
         "mlp_bias": keras.initializers.Zeros,
     },
-    "deit": {
-        # torch leaves a convolution at U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)).
-        "patch_kernel": lambda: _scaled(1 / 3, mode="fan_in", distribution="uniform"),
-        "attention_kernel": lambda fused=1.0: _normal(stddev=_DEIT_STDDEV),
-        "mlp_kernel": lambda: _normal(stddev=_DEIT_STDDEV),
-        "mlp_bias": keras.initializers.Zeros,
-        "token": lambda: _normal(stddev=_DEIT_STDDEV),
-        "head_kernel": lambda: _normal(stddev=_DEIT_STDDEV),
+    "deit": _DEIT,
+    "compact_transformers": {
+        **_DEIT,
+        # He et al. 2015, whether ReLU follows (a convolutional tokenizer) or not (patches).
+        "patch_kernel": lambda: _scaled(2, mode="fan_in", distribution="untruncated_normal"),
+        "token": keras.initializers.Zeros,
     },
 }
 
@@ -49,9 +56,10 @@ def get_initializer(initialization: str, kind: str, **arguments) -> keras.Initia
     Args:
         initialization: Whose weights to start with: "vision_transformer" (Xavier-uniform kernels,
             MLP biases N(0, 1e-6), token and head zero), "mixer" (that with LeCun-normal kernels
-            and zero biases, flax's defaults) or "deit" (kernels, tokens and heads N(0, 0.02),
-            zero biases, patches as torch starts a convolution). DeiT's truncation at +-2, a
-            hundred standard deviations, cuts nothing and is left out.
+            and zero biases, flax's defaults), "deit" (kernels, tokens and heads N(0, 0.02), zero
+            biases, patches as torch starts a convolution) or "compact_transformers" (that with
+            He-normal patches and a token of zeros). DeiT's truncation at +-2, a hundred standard
+            deviations, cuts nothing and is left out.
         kind: "patch_kernel", "attention_kernel", "mlp_kernel", "mlp_bias", "token" or
             "head_kernel"; all other weights start alike everywhere.
         **arguments: `fused` for "attention_kernel": by how much the scale makes up for the larger

@@ -37,6 +37,23 @@ def sincos2d(grid_size: tuple[int, int], width: int, temperature: float = 10_000
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def sincos1d(tokens: int, width: int) -> np.ndarray:
+    """Fixed one-dimensional sine/cosine table (Vaswani et al. 2017, section 3.5).
+
+    Column i of row p is the sine (even i) or cosine (odd i) of p / 10000^(2 floor(i / 2) / width).
+
+    Args:
+        tokens: Length of the sequence.
+        width: Size of a token.
+
+    Returns:
+        float32 array [tokens, width].
+    """
+    columns = np.arange(width)
+    angles = np.arange(tokens)[:, None] / 10_000.0 ** (2 * (columns // 2) / width)
+    return np.where(columns % 2, np.cos(angles), np.sin(angles)).astype(np.float32)
+
+
 @keras.saving.register_keras_serializable(package="vit_tf")
 class LearnedPositionEmbedding(keras.layers.Layer):
     """Adds a learned table to the tokens; input and output are [batch, tokens, width].
@@ -162,3 +179,30 @@ class SinCos2DPositionEmbedding(keras.layers.Layer):
     def get_config(self):
         """Returns the constructor's arguments."""
         return {**super().get_config(), "grid_size": self.grid_size}
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class SinCos1DPositionEmbedding(keras.layers.Layer):
+    """Adds the table of `sincos1d` along the sequence, a class token's place included.
+
+    The table [1, tokens, width] is a weight that is not trained: files of
+    SHI-Labs/Compact-Transformers hold it, and one of another grid is resized as learned ones are.
+    Input and output are [batch, tokens, width].
+    """
+
+    def build(self, input_shape):
+        """Creates the table [1, tokens, width]."""
+        self.table = self.add_weight(
+            name="table",
+            shape=(1, *input_shape[1:]),
+            initializer=lambda shape, dtype: ops.cast(sincos1d(*shape[1:])[None], dtype),
+            trainable=False,
+        )
+
+    def call(self, tokens):
+        """Adds the table to [batch, tokens, width]."""
+        return tokens + self.table
+
+    def compute_output_shape(self, input_shape):
+        """Returns the input's shape."""
+        return input_shape

@@ -170,7 +170,8 @@ def resolve_name(name: str) -> str:
 
 def _spelling(name):
     """A name without what its spellings differ in: case, separators, "ViT"."""
-    letters = re.sub(r"[^a-z0-9.]", "", str(name).lower())
+    letters = str(name).lower().replace("\N{MULTIPLICATION SIGN}", "x")
+    letters = re.sub(r"[^a-z0-9.]", "", letters)
     letters = re.sub(r"^mlp(?=mixer)|vit", "", letters)
     return letters.replace("xs", "s").replace("gigantic", "g").replace("deitiii", "deit3")
 

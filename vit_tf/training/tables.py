@@ -173,7 +173,7 @@ def layerwise_decay(rate: float) -> Callable[[keras.Model], Rows]:
     return rows
 
 
-_AFTER_BLOCKS = r"encoder_norm|map_head|pre_logits|head.*"
+_AFTER_BLOCKS = r"encoder_norm|map_head|sequence_pooling|pre_logits|head.*"
 
 
 def _any_of(parts: Sequence[str]) -> str:
