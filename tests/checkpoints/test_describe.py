@@ -48,6 +48,15 @@ def test_the_model_that_is_inferred_gives_the_logits(case, path):
         ("deit_ti16_distilled", "pth", {}, "vit_tf.create_model('deit_ti16_distilled')"),
         ("deit3_ti16", "safetensors", {}, "vit_tf.create_model('deit3_ti16')"),
         ("vit_c_1gf", "pth", {}, "vit_tf.create_model('vit_c_1gf')"),
+        ("cct_7_3x1", "pth", {}, "vit_tf.create_model('cct_7_3x1')"),
+        (
+            "cct_2_3x2",
+            "pth",
+            {"num_classes": 100, "image_size": 64},
+            "vit_tf.create_model('cct_2_3x2', num_classes=100, image_size=64)",
+        ),
+        ("cvt_6_4", "pth", {"num_classes": 0}, "vit_tf.create_model('cvt_6_4', num_classes=0)"),
+        ("vit_lite_7_4", "safetensors", {}, "vit_tf.create_model('vit_lite_7_4')"),
     ],
 )
 def test_a_registered_variant_is_named(name, extension, keywords, call, tmp_path):

@@ -87,6 +87,18 @@ MODELS = {
         "pycls",
     ),
     "patchify twin": ("vit_c", _VIT, "pycls"),
+    "compact": ("compact_vit", _VIT, "compact_transformers"),
+    "compact, convolutions": (
+        "cct",
+        {k: v for k, v in _VIT.items() if k != "patch_size"}
+        | {"tokenizer_layers": 2, "position_embedding": "sincos1d", "num_classes": 0},
+        "compact_transformers",
+    ),
+    "compact, class token": (
+        "vit_lite",
+        _VIT | {"patch_size": (8, 4), "channels": 1, "num_heads": 1},
+        "compact_transformers",
+    ),
 }
 
 

@@ -27,6 +27,9 @@ MODELS = {
     "bit": {**_RESNET, "num_classes": 5},
     "mixer": {**_BODY, "patch_size": 8, "tokens_mlp_dim": 6, "channels_mlp_dim": 24},
     "flexivit": {**_PATCHES, "position_grid_size": 3, "default_patch_size": 4},
+    "cct": {**_VIT, "tokenizer_layers": 2, "position_embedding": "sincos1d"},
+    "compact_vit": _PATCHES,
+    "vit_lite": _PATCHES,
     "vit_c": {**_VIT, "stem_widths": (4, 4, 6)},
 }
 

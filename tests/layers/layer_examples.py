@@ -60,6 +60,15 @@ EXAMPLES = {
     "ConvStem": Example(
         layers.ConvStem, {"width": 6, "widths": (4, 4, 5)}, (2, 7, 8, 3), (2, 2, 2, 6)
     ),
+    "ConvTokenizer": Example(
+        layers.ConvTokenizer, {"widths": (4, 6), "kernel_size": 3}, (2, 7, 8, 3), (2, 2, 2, 6)
+    ),
+    "ConvTokenizer, strides": Example(
+        layers.ConvTokenizer,
+        {"widths": (6,), "kernel_size": 4, "stride": 3, "padding": 0},
+        (2, 8, 11, 3),
+        (2, 1, 2, 6),
+    ),
     "ClassToken": Example(layers.ClassToken, {}, (2, 5, 6), (2, 6, 6)),
     "RegisterTokens": Example(
         layers.RegisterTokens, {"num_registers": 3, "offset": 1}, (2, 5, 6), (2, 8, 6)
@@ -75,11 +84,15 @@ EXAMPLES = {
         (2, 6, 6),
         {"grid_size": (1, 6)},
     ),
+    "SinCos1DPositionEmbedding": _like_input(layers.SinCos1DPositionEmbedding),
     "SinCos2DPositionEmbedding": Example(
         layers.SinCos2DPositionEmbedding, {"grid_size": (2, 3)}, (2, 7, 8), (2, 7, 8)
     ),
     "MultiHeadSelfAttention": _like_input(
         layers.MultiHeadSelfAttention, num_heads=2, attention_dropout=0.1
+    ),
+    "MultiHeadSelfAttention, no biases": _like_input(
+        layers.MultiHeadSelfAttention, num_heads=3, qkv_bias=False
     ),
     "MLP": _like_input(layers.MLP, mlp_dim=8, activation="gelu", dropout=0.1),
     "MixerBlock": _like_input(
@@ -98,6 +111,10 @@ EXAMPLES = {
     "EncoderBlock, DeiT": _like_input(
         layers.EncoderBlock, **_ENCODER, activation="gelu", initialization="deit"
     ),
+    "CompactEncoderBlock": _like_input(
+        layers.CompactEncoderBlock, **_ENCODER, activation="gelu", stochastic_depth=0.1
+    ),
+    "SequencePooling": Example(layers.SequencePooling, {}, (2, 5, 6), (2, 6)),
     "MAPHead": Example(layers.MAPHead, {"num_heads": 2, "mlp_dim": 8}, (2, 5, 6), (2, 6)),
     "StandardizedConv2D": Example(
         layers.StandardizedConv2D, _STANDARDIZED, (2, 4, 7, 3), (2, 2, 4, 5)

@@ -23,6 +23,9 @@ FAMILIES = {
     "mixer": ("mixer", MIXER),
     "vit_c": ("vit_c", {**VIT, "stem_widths": (4, 4, 6, 8)}),
     "flexivit": ("flexivit", {**PATCHES, "position_grid_size": 3}),
+    "cct": ("cct", {**VIT, "tokenizer_layers": 2, "stochastic_depth": 0.0}),
+    "compact_vit": ("compact_vit", {**PATCHES, "stochastic_depth": 0.0}),
+    "vit_lite": ("vit_lite", {**PATCHES, "stochastic_depth": 0.0}),
 }
 WIDE = {"image_size": (16, 24)}
 VARIATIONS = {
@@ -80,6 +83,38 @@ VARIATIONS = {
         {**VIT, "image_size": (17, 24), "stem_widths": (4, 4), "stem_strides": (2, 4)},
     ),
     "vit_c, no head": ("vit_c", {**VIT, "stem_widths": (4,), "num_classes": 0}),
+    "cct, non-square, strides, sines": (
+        "cct",
+        {
+            **VIT,
+            "image_size": (17, 30),
+            "tokenizer_kernel_size": 5,
+            "tokenizer_stride": 2,
+            "tokenizer_padding": 0,
+            "position_embedding": "sincos1d",
+            "stochastic_depth": 0.0,
+        },
+    ),
+    "cct, class token, no head": (
+        "cct",
+        {**VIT, "pool": "token", "num_classes": 0, "stochastic_depth": 0.0},
+    ),
+    "compact_vit, one head, no position, grey": (
+        "compact_vit",
+        {
+            **PATCHES,
+            **WIDE,
+            "num_heads": 1,
+            "position_embedding": "none",
+            "channels": 1,
+            "stochastic_depth": 0.0,
+        },
+    ),
+    "compact_vit, mean": ("compact_vit", {**PATCHES, "pool": "gap", "stochastic_depth": 0.0}),
+    "vit_lite, sines": (
+        "vit_lite",
+        {**PATCHES, "position_embedding": "sincos1d", "stochastic_depth": 0.0},
+    ),
     "flexivit, non-square, map": ("flexivit", {**PATCHES, **WIDE, "pool": "map"}),
     "flexivit, another patch, no head": (
         "flexivit",

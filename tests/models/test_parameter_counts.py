@@ -1,4 +1,7 @@
-"""Trainable parameters of every registered variant, 1000 classes at 224 pixels."""
+"""Trainable parameters of every registered variant, 1000 classes at 224 pixels.
+
+Variants of Compact Transformers have the classes and pixels of the data they were published for.
+"""
 
 from pathlib import Path
 
@@ -108,6 +111,29 @@ FLEXIVIT = {
     "flexivit_b_p8": 86_011_624,
     "flexivit_l_p8": 303_585_256,
 }
+# Counted in models that SHI-Labs/Compact-Transformers built (10 classes at 32 pixels; CCT-7/7x2 102
+# and CCT-14 1000 at 224); those with sines are 256 x 256 or 196 x 256 fewer. Those without a
+# published count are derived (see `compact_formula`).
+COMPACT_TRANSFORMERS = {
+    "cct_2_3x2": 283_723,
+    "cct_4_3x2": 482_123,
+    "cct_6_3x1": 3_233_803,
+    "cct_6_3x2": 3_326_923,
+    "cct_7_3x1": 3_760_139,
+    "cct_7_3x1_sine": 3_760_139 - 65_536,
+    "cct_7_3x2": 3_853_259,
+    "cct_7_7x2": 4_573_735,
+    "cct_7_7x2_sine": 4_573_735 - 196 * 256,
+    "cct_14_7x2": 22_367_273,
+    "cvt_2_4": 214_539,
+    "cvt_4_4": 412_939,
+    "cvt_6_4": 3_190_283,
+    "cvt_7_4": 3_716_619,
+    "vit_lite_2_4": 214_666,
+    "vit_lite_4_4": 413_066,
+    "vit_lite_6_4": 3_190_538,
+    "vit_lite_7_4": 3_716_874,
+}
 PARAMETERS = (
     VISION_TRANSFORMER
     | ATTENTION_POOLED
@@ -117,6 +143,7 @@ PARAMETERS = (
     | MIXER
     | EARLY_CONVOLUTIONS
     | FLEXIVIT
+    | COMPACT_TRANSFORMERS
 )
 TESTING = {"patch_size": 16, "width": 10, "depth": 1, "num_heads": 2, "mlp_dim": 10}
 
@@ -129,6 +156,24 @@ def formula(width, depth, mlp_dim, patch, pool, classes=1000, image=224):
     map_head = (width + attention + 2 * width + mlp) * (pool == "map")
     blocks = depth * (4 * width + attention + mlp)
     return embedding + blocks + 2 * width + map_head + (width + 1) * classes
+
+
+def compact_formula(width, depth, mlp_dim, has_class_token):
+    """CVT or ViT-Lite with patches of 4 at 32 pixels, 10 classes."""
+    stem = 3 * 4**2 * width + width + 64 * width + has_class_token * 2 * width
+    attention = 3 * width**2 + width**2 + width  # no biases of query, key and value
+    block = 4 * width + attention + 2 * width * mlp_dim + mlp_dim + width
+    pool = 0 if has_class_token else width + 1
+    return stem + depth * block + 2 * width + pool + 10 * (width + 1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "mlp_dim"), [(2, 128, 128), (4, 128, 128), (6, 256, 512), (7, 256, 512)]
+)
+def test_table_of_compact_transformers_follows_from_their_sizes(depth, width, mlp_dim):
+    table = COMPACT_TRANSFORMERS
+    assert table[f"cvt_{depth}_4"] == compact_formula(width, depth, mlp_dim, False)
+    assert table[f"vit_lite_{depth}_4"] == compact_formula(width, depth, mlp_dim, True)
 
 
 def test_every_variant_is_in_the_table():
@@ -192,6 +237,8 @@ def test_table_of_attention_pooled_variants_follows_from_their_sizes(name, sizes
         ("deit_b16_distilled", {"image_size": 384}, 87_630_032),
         ("deit_b16_distilled", {"num_classes": 0}, 87_338_192 - 2 * 769_000),
         ("flexivit_s", {"image_size": 384}, 22_878_568),
+        ("cct_7_3x1", {"num_classes": 100}, 3_783_269),
+        ("cct_14_7x2", {"image_size": 384}, 22_513_193),
         # timm's FlexiViT
         ("flexivit_s_p16", {"position_grid_size": 15}, 22_061_416),
         ("flexivit_b_p16", {"position_grid_size": 15}, 86_589_160),
