@@ -17,6 +17,8 @@ answers to images of the evaluation (for a name: of --images or --dataset) must 
 evaluation bit for bit; otherwise nothing is published.
 
   --precision=bfloat16            computes in bfloat16, and stores the weights of the blocks so
+  --nofold_batch_norms            keeps batch norms, which otherwise are folded into the layers
+                                  beside them; that changes outputs by rounding alone
   --weights_kind=raw              of a run that averages weights (RunConfig.ema) those themselves
   --attention=rollout,maps        adds the signature attention
   --image_sizes=384,448x336       adds classify_384 and classify_448x336 (height first), with the
@@ -65,6 +67,9 @@ _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "where to [MODEL_DIR/expor
 _NAME = flags.DEFINE_string("name", None, "folder in EXPORT_DIR, and what clients ask for")
 _PRECISION = flags.DEFINE_string(
     "precision", None, "float32 or bfloat16 [what the model computes in]"
+)
+_FOLD_BATCH_NORMS = flags.DEFINE_bool(
+    "fold_batch_norms", True, "folds batch norms into the layers beside them"
 )
 _ATTENTION = flags.DEFINE_list("attention", [], "rollout, maps or both")
 _IMAGE_SIZES = flags.DEFINE_list("image_sizes", [], "further input sizes: 384 or HEIGHTxWIDTH")
@@ -115,6 +120,7 @@ def _export() -> None:
     name = _NAME.value or os.path.basename(os.path.normpath(folder))
     options = ExportOptions(
         precision=_PRECISION.value,
+        fold_batch_norms=_FOLD_BATCH_NORMS.value,
         weights=_WEIGHTS_KIND.value,
         top_k=_TOP_K.value,
         attention=tuple(_ATTENTION.value),

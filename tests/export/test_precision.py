@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from vit_tf.export import ExportOptions, export_model
-from vit_tf.export.export_model import in_precision
+from vit_tf.export.inference_model import in_precision
 from vit_tf.export.saved_keras import keras_model_of, model_card
 from vit_tf.models import create_model
 

@@ -8,12 +8,10 @@ import keras
 import tensorflow as tf
 
 from vit_tf.export.example_images import ExampleImages
+from vit_tf.export.inference_model import inference_model
 from vit_tf.export.options import ExportOptions
 from vit_tf.export.saved_model import export_saved_model
-from vit_tf.models.lora import merged_model
-from vit_tf.models.weight_names import weight_names
 
-_DENSE_OF_BLOCKS = ".*/(qkv|out|dense_in|dense_out)"  # paths of layers
 _PROBABILITIES = {"softmax": tf.nn.softmax, "sigmoid": tf.nn.sigmoid}
 
 
@@ -34,7 +32,7 @@ def export_model(
         vit_tf.export_model(model, ["photos/"], "served/vit_b16", class_names=names)
 
     Args:
-      model: with a head; LoRA's matrices are merged into the kernels.
+      model: with a head; LoRA's matrices are merged into the kernels, and batch norms folded.
       images: what the served model is checked with: encoded images, names of files, folders or
         patterns, or an evaluation's `vit_tf.data.Input`, whose preprocessing is then served.
       export_dir: folder of numbered exports; the new one gets the next number.
@@ -71,7 +69,7 @@ def export_model(
             f"images are {tuple(images.image_shape)} after {str(images.preprocess)!r} and the "
             f"model takes {model.input_shape[1:]}"
         )
-    model = in_precision(merged_model(model), options.precision)
+    model = inference_model(model, options)
 
     def predict(batch: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = tf.cast(model(batch, training=False), tf.float32)
@@ -81,35 +79,6 @@ def export_model(
     return export_saved_model(
         model, predict, images, names, os.fspath(export_dir), facts, options, measure
     )
-
-
-def in_precision(model: keras.Model, precision: str | None) -> keras.Model:
-    """The same model computing in a precision.
-
-    In bfloat16 the dense layers of the blocks, where nearly all weights are, also store them so:
-    they round them before each use anyway, and nothing changes but memory and time. Other weights,
-    such as those of norms, stay float32.
-
-    Args:
-      model: of `create_model`.
-      precision: see `ExportOptions`; None for what the model computes in.
-    """
-    precision = precision or model.compute_dtype
-    if precision != "bfloat16":
-        if precision == model.compute_dtype:
-            return model
-        policy = precision
-    elif model.dtype_policy.name == "bfloat16":  # all weights are stored so already
-        return model
-    else:
-        policy = keras.dtype_policies.DTypePolicyMap(
-            keras.DTypePolicy("mixed_bfloat16"), {_DENSE_OF_BLOCKS: keras.DTypePolicy("bfloat16")}
-        )
-    other = type(model).from_config({**model.get_config(), "dtype": policy})
-    values = weight_names(model.weights)
-    for name, weight in weight_names(other.weights).items():
-        weight.assign(values[name])
-    return other
 
 
 def names_of_classes(

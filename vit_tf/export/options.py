@@ -16,6 +16,8 @@ class ExportOptions:
     Args:
       precision: what the served graph computes in, `"float32"` or `"bfloat16"`. Default: what the
         model computes in. See `in_precision` for how weights are stored.
+      fold_batch_norms: folds batch norms into the dense layers and convolutions beside them, see
+        `models.fold_batch_norms`; outputs are those of the evaluated model but for rounding.
       weights: which ones of a training checkpoint: `"averages"` (of `RunConfig.ema`) or `"raw"`.
         Default: those that the run evaluates.
       top_k: how many classes an answer names; no more than there are.
@@ -31,6 +33,7 @@ class ExportOptions:
     """
 
     precision: str | None = None
+    fold_batch_norms: bool = True
     weights: str | None = None
     top_k: int = 5
     attention: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from vit_tf.layers.activations import get_activation
 from vit_tf.layers.attention import MultiHeadSelfAttention
+from vit_tf.layers.batch_norm import BatchNorm, batch_norm, foldable_norms
 from vit_tf.layers.bottleneck import BottleneckUnit, PreactivationUnit
 from vit_tf.layers.class_token import ClassToken
 from vit_tf.layers.compact_encoder_block import CompactEncoderBlock
@@ -39,6 +40,7 @@ from vit_tf.layers.stochastic_depth import StochasticDepth, constant_rates, line
 __all__ = [
     "MLP",
     "NOWHERE",
+    "BatchNorm",
     "BottleneckUnit",
     "ClassToken",
     "CompactEncoderBlock",
@@ -67,9 +69,11 @@ __all__ = [
     "SinCos2DPositionEmbedding",
     "StandardizedConv2D",
     "StochasticDepth",
+    "batch_norm",
     "compiled_by_xla",
     "constant_rates",
     "default_stem_strides",
+    "foldable_norms",
     "get_activation",
     "get_initializer",
     "is_compiled_by_xla",

@@ -65,7 +65,8 @@ class ConvStem(keras.layers.Layer):
             for index, (channels, stride) in enumerate(zip(self.widths, self.strides, strict=True))
         ]
         self.norms = [
-            batch_norm(dtype=policy, name=f"norm{index}") for index in range(len(self.widths))
+            batch_norm(dtype=policy, name=f"norm{index}").follows(convolution)
+            for index, convolution in enumerate(self.convolutions)
         ]
         self.out = keras.layers.Conv2D(
             width,

@@ -5,6 +5,7 @@ import pkgutil
 
 from vit_tf.models.card import ModelCard, Origin
 from vit_tf.models.features import extract_features
+from vit_tf.models.folding import fold_batch_norms
 from vit_tf.models.lora import LoRA
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.models.registry import (
@@ -29,6 +30,7 @@ __all__ = [
     "count_parameters",
     "create_model",
     "extract_features",
+    "fold_batch_norms",
     "list_families",
     "list_models",
     "register",

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from vit_tf.layers.batch_norm import foldable_norms
 from vit_tf.models.arguments import as_pair, check_count, check_images
 from vit_tf.models.card import ModelCard, Origin
 from vit_tf.models.preprocessing import Preprocessing
@@ -37,8 +38,12 @@ class ImageModel(keras.Model):
         load_report: What the last `load_checkpoint` into this model returned; None before.
         intermediate_names: Names that `extract_features` can return.
         unused_keywords: Arguments of a base class's constructor that mean nothing in the family.
+        head_layer: Class of the heads' layers, `keras.layers.Dense` or one derived from it.
+        norms_folded: Whether the batch norms are folded into their neighbours, see
+            `fold_batch_norms`.
     """
 
+    head_layer: type[keras.layers.Dense] = keras.layers.Dense
     unused_keywords: tuple[str, ...] = ()
     # How `load_checkpoint` resizes the position table; None for the way of the file's family.
     position_resize: str | None = None
@@ -68,6 +73,7 @@ class ImageModel(keras.Model):
         self.origin = Origin(**_as_dict(origin)) if origin is not None else None
         self.lora = None
         self.load_report = None
+        self.norms_folded = False
 
     @property
     def card(self) -> ModelCard:
@@ -102,7 +108,7 @@ class ImageModel(keras.Model):
         for name in self.heads:
             layer = None
             if self.num_classes:
-                layer = keras.layers.Dense(
+                layer = self.head_layer(
                     self.num_classes,
                     kernel_initializer=self.head_kernel_initializer,
                     bias_initializer=keras.initializers.Constant(self.head_bias_init),
@@ -149,7 +155,24 @@ class ImageModel(keras.Model):
         config = {name: getattr(self, name) for name in names}
         config["preprocessing"] = dataclasses.asdict(self.preprocessing)
         config["origin"] = None if self.origin is None else dataclasses.asdict(self.origin)
-        return {**super().get_config(), **config}
+        folded = {"norms_folded": True} if self.norms_folded else {}
+        return {**super().get_config(), **config, **folded}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds a model of a configuration, with batch norms folded if it says so."""
+        config = dict(config)
+        folded = config.pop("norms_folded", False)
+        model = super().from_config(config, custom_objects)
+        if folded:
+            model.fold_norms()
+        return model
+
+    def fold_norms(self) -> None:
+        """Folds the batch norms of this very model, see `fold_batch_norms`."""
+        for norm in foldable_norms(self._flatten_layers()):
+            norm.fold()
+        self.norms_folded = True
 
 
 def is_statistic(weight: keras.Variable) -> bool:

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from vit_tf.analysis.learning_curve import plot_learning_curve
 from vit_tf.export import ExportOptions, export_saved_model
-from vit_tf.export.export_model import in_precision, names_of_classes
-from vit_tf.models.lora import merged_model
+from vit_tf.export.export_model import names_of_classes
+from vit_tf.export.inference_model import inference_model
 from vit_tf.training import strategies
 from vit_tf.training.checkpoint_files import damage
 from vit_tf.training.ema import Averages
@@ -353,7 +353,7 @@ class Estimator:
         self.task.check_input(model, evaluation_input)
         kind, averages = self._exported_weights(path, options.weights)
         step = load_weights(model, path, averages)
-        model = in_precision(merged_model(model), options.precision)
+        model = inference_model(model, options)
         return export_saved_model(
             model,
             predict=lambda images: self.task.predict_values(model, images),
