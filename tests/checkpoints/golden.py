@@ -16,6 +16,7 @@ FAMILIES = (
     "big_transfer",
     "early_convolutions",
     "compact_transformers",
+    "cvt",
 )
 
 
@@ -106,6 +107,7 @@ _KINDS = (
     ("CCT", "cct"),
     ("CVT", "compact_vit"),
     ("ViT-Lite", "vit_lite"),
+    ("CvT", "cvt"),
     ("vit", "vit"),
 )
 _TOKENIZER = {
@@ -129,4 +131,7 @@ _KEYWORDS = {
     "units_per_block": "resnet_stages",
     "resnet_width_factor": "resnet_width_factor",
     "width_factor": "resnet_width_factor",
+    "embed_kernel": "patch_size",
+    "embed_stride": "patch_stride",
+    "embed_padding": "patch_padding",
 }

@@ -9,6 +9,7 @@ import pytest
 
 import vit_tf
 from vit_tf.checkpoints import resize_patch_kernel, resize_position_embedding
+from vit_tf.models.base import is_statistic
 
 CASES = golden.find_cases()
 IDS = [f"{case.folder.parent.name}/{case.folder.name}" for case in CASES]
@@ -42,6 +43,9 @@ def test_outputs_and_intermediates_agree(case, path):
 
     trainable = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
     assert trainable == case.meta["parameter_count"]
+    if "running_statistics_count" in case.meta:
+        statistics = sum(int(np.prod(w.shape)) for w in model.weights if is_statistic(w))
+        assert statistics == case.meta["running_statistics_count"]
     if "fixed_parameter_count" in case.meta:
         fixed = sum(int(np.prod(weight.shape)) for weight in model.non_trainable_weights)
         assert fixed == case.meta["fixed_parameter_count"]

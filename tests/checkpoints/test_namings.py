@@ -19,6 +19,8 @@ _BIT = {"image_size": (32, 48), "resnet_width_factor": 0.5, "num_classes": 5}
 _MIXER = {"image_size": (16, 24), "patch_size": (8, 4), "width": 16, "depth": 2}
 _MIXER |= {"tokens_mlp_dim": 6, "channels_mlp_dim": 7, "num_classes": 5}
 
+_CVT = {"image_size": (17, 30), "width": (8, 12), "depth": (1, 2), "num_heads": 2, "num_classes": 5}
+
 # Configuration -> family, what differs, the namings that can hold it.
 _TORCH = "deit timm"
 _ALL = f"vision_transformer big_vision {_TORCH} hugging_face hugging_face_deit pycls"
@@ -98,6 +100,12 @@ MODELS = {
         "vit_lite",
         _VIT | {"patch_size": (8, 4), "channels": 1, "num_heads": 1},
         "compact_transformers",
+    ),
+    "cvt": ("cvt", _CVT, "cvt hugging_face_cvt"),
+    "cvt of one stage": (
+        "cvt",
+        _CVT | {"width": (8,), "depth": 1, "num_heads": 1, "pool": "gap", "num_classes": 0},
+        "cvt hugging_face_cvt",
     ),
 }
 
@@ -191,6 +199,28 @@ def test_hugging_faces_names_since_transformers_5(name, naming, tmp_path):
     assert f"{naming[13:] or 'vit'}.layers.1.attention.o_proj.bias" in newest
     report = _loads(name, newest, tmp_path / "a.safetensors")
     assert {key for keys in report.loaded.values() for key in keys} == set(newest)
+
+
+def test_the_hugging_face_names_of_a_cvt(tmp_path):
+    """As transformers' own conversion of the reference's files lists them."""
+    keys = set(_arrays("cvt", "hugging_face_cvt", tmp_path))
+    attention = "cvt.encoder.stages.1.layers.1.attention"
+    projection = f"{attention}.attention.convolution_projection_key.convolution_projection"
+    assert {
+        "cvt.encoder.stages.0.embedding.convolution_embeddings.projection.weight",
+        "cvt.encoder.stages.0.embedding.convolution_embeddings.normalization.bias",
+        "cvt.encoder.stages.1.cls_token",
+        f"{projection}.convolution.weight",
+        f"{projection}.normalization.running_var",
+        f"{projection}.normalization.num_batches_tracked",
+        f"{attention}.attention.projection_query.bias",
+        f"{attention}.output.dense.weight",
+        "cvt.encoder.stages.1.layers.1.intermediate.dense.weight",
+        "cvt.encoder.stages.1.layers.1.output.dense.bias",
+        "cvt.encoder.stages.1.layers.1.layernorm_after.weight",
+        "layernorm.weight",
+        "classifier.bias",
+    } <= keys
 
 
 def test_a_bare_backbone_of_hugging_face_has_no_prefix(tmp_path):

@@ -60,6 +60,29 @@ EXAMPLES = {
     "ConvStem": Example(
         layers.ConvStem, {"width": 6, "widths": (4, 4, 5)}, (2, 7, 8, 3), (2, 2, 2, 6)
     ),
+    "ConvEmbedding": Example(
+        layers.ConvEmbedding,
+        {"width": 6, "kernel_size": 3, "strides": 2, "padding": 1},
+        (2, 5, 8, 3),
+        (2, 3, 4, 6),
+    ),
+    "ConvProjectionAttention": _like_input(
+        layers.ConvProjectionAttention, num_heads=2, grid_size=(1, 4), attention_dropout=0.1
+    ),
+    "ConvProjectionAttention, no class token": _like_input(
+        layers.ConvProjectionAttention,
+        num_heads=1,
+        grid_size=(5, 1),
+        kernel_size=5,
+        key_value_stride=3,
+    ),
+    "ConvProjectionBlock": _like_input(
+        layers.ConvProjectionBlock,
+        **_ENCODER,
+        grid_size=(2, 2),
+        activation="quick_gelu",
+        initialization="deit",
+    ),
     "ConvTokenizer": Example(
         layers.ConvTokenizer, {"widths": (4, 6), "kernel_size": 3}, (2, 7, 8, 3), (2, 2, 2, 6)
     ),

@@ -111,6 +111,12 @@ FLEXIVIT = {
     "flexivit_b_p8": 86_011_624,
     "flexivit_l_p8": 303_585_256,
 }
+# Counted in models that microsoft/CvT built; they do not depend on the image.
+CVT = {
+    "cvt_13": 19_997_480,
+    "cvt_21": 31_622_696,
+    "cvt_w24": 277_196_392,
+}
 # Counted in models that SHI-Labs/Compact-Transformers built (10 classes at 32 pixels; CCT-7/7x2 102
 # and CCT-14 1000 at 224); those with sines are 256 x 256 or 196 x 256 fewer. Those without a
 # published count are derived (see `compact_formula`).
@@ -144,6 +150,7 @@ PARAMETERS = (
     | EARLY_CONVOLUTIONS
     | FLEXIVIT
     | COMPACT_TRANSFORMERS
+    | CVT
 )
 TESTING = {"patch_size": 16, "width": 10, "depth": 1, "num_heads": 2, "mlp_dim": 10}
 
@@ -243,6 +250,8 @@ def test_table_of_attention_pooled_variants_follows_from_their_sizes(name, sizes
         ("flexivit_s_p16", {"position_grid_size": 15}, 22_061_416),
         ("flexivit_b_p16", {"position_grid_size": 15}, 86_589_160),
         ("flexivit_l_p16", {"position_grid_size": 15}, 304_355_304),
+        ("cvt_13", {"image_size": 384}, 19_997_480),
+        ("cvt_13", {"num_classes": 10, "pool": "gap"}, 19_997_480 - 385 * 990 - 384),
         ("vit_r26_s32", {"image_size": 384}, 36_431_912 + (144 - 49) * 384),
         ("bit_r50x1", {"num_classes": 21_843}, 68_256_659),
         ("bit_r50x1", {"image_size": 480, "num_classes": 0}, 25_549_352 - 2049 * 1000),

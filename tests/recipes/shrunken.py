@@ -23,6 +23,7 @@ MIXER = {
     "channels_mlp_dim": 16,
     "patch_size": 16,
 }
+CVT = {"width": (8, 16), "depth": (1, 2), "num_heads": (1, 2)}
 RESNET = {"resnet_stages": (1, 1), "resnet_width_factor": 0.5}
 FLEXI = {**TRANSFORMER, "position_grid_size": (3, 3), "default_patch_size": 16}
 

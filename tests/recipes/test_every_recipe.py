@@ -52,6 +52,7 @@ PARAMETERS = {
     "recipes/bit_i21k": 68_256_659,
     "recipes/cifar10": 460_714,
     "recipes/cosub_b16": 86_585_320 - (196 - 144) * 768,
+    "recipes/cvt_13": 19_997_480,
     "recipes/deit3_b16": 86_585_320 - (196 - 144) * 768,
     "recipes/deit3_b16_i21k": 86_585_320 + head(768, I21K),
     "recipes/deit3_h14": 632_126_440 - (256 - 121) * 1280,
@@ -107,6 +108,7 @@ STEPS = {
     "recipes/bit_i21k": 310_823,
     "recipes/cifar10": 5_859,
     "recipes/cosub_b16": 500_400,
+    "recipes/cvt_13": 187_671,  # 1,281,167 x 300 / 2,048
     "recipes/deit3_b16": 500_400,  # 625.5 x 800
     "recipes/deit_b16": 375_300,  # 1,251 x 300
     "recipes/flexivit_i1k_distilled": 112_603,
@@ -127,6 +129,7 @@ LEARNING_RATES = {
     "recipes/bit_i1k": 1.6,
     "recipes/bit_i21k": 0.48,
     "recipes/deit_b16": 1e-3,
+    "recipes/cvt_13": 2e-3,
     "recipes/deit3_b16": 3e-3,
     "recipes/deit3_s16": 4e-3,
     "recipes/scaling_vit_g14": 8e-4,

@@ -9,7 +9,7 @@ import re
 
 import gin
 import pytest
-from shrunken import FLEXI, MIXER, RESNET, TRANSFORMER, shrinking
+from shrunken import CVT, FLEXI, MIXER, RESNET, TRANSFORMER, shrinking
 
 from vit_tf.training import configuration
 from vit_tf.training.run import run
@@ -28,6 +28,7 @@ RECIPES = {
     "recipes/cifar10_bit": (RESNET, "Classification AdamW cosine"),
     "recipes/cifar10_distilled": ({"depth": 2}, "TokenDistillation Teacher AdamW cosine"),
     "recipes/cosub_b16": (TRANSFORMER, "Cosub LAMB epoch_cosine Mixing"),
+    "recipes/cvt_13": (CVT, "Classification AdamW epoch_cosine Mixing"),
     "recipes/deit3_b16": (TRANSFORMER, "Classification LAMB epoch_cosine Mixing"),
     "recipes/deit3_b16_i21k": (TRANSFORMER, "Classification LAMB epoch_cosine Mixing"),
     "recipes/deit3_h14": (

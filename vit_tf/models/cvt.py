@@ -218,7 +218,8 @@ class CvT(ImageModel):
                     tokens += 1
                 for block in blocks:
                     block.build((batch, tokens, width))
-        self.encoder_norm.build((batch, tokens, width))
+        for layer in (self.token_dropout, self.encoder_norm):
+            layer.build((batch, tokens, width))
         self.build_heads()
 
     def call(self, images, training=None, intermediates: Intermediates = NOWHERE):
