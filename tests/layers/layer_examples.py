@@ -45,6 +45,7 @@ def _like_input(layer_class, **config):
 _STANDARDIZED = {"filters": 5, "kernel_size": 3, "strides": 2}
 _FLEXIBLE = {"width": 6, "patch_size": (2, 4)}
 _ENCODER = {"num_heads": 2, "mlp_dim": 8, "dropout": 0.1, "attention_dropout": 0.1}
+_LEVIT = {"num_heads": 2, "key_dim": 3, "value_dim": 4, "grid_size": (3, 2)}
 EXAMPLES = {
     "PatchEmbedding": Example(layers.PatchEmbedding, _FLEXIBLE, (2, 4, 8, 3), (2, 2, 2, 6)),
     "FlexiblePatchEmbedding": Example(
@@ -124,6 +125,32 @@ EXAMPLES = {
         channels_mlp_dim=8,
         dropout=0.1,
         stochastic_depth=0.1,
+    ),
+    "BatchNorm": _like_input(layers.BatchNorm, momentum=0.9, epsilon=1e-5),
+    "LinearNorm": Example(
+        layers.LinearNorm, {"features": 4, "gamma_initializer": "zeros"}, (2, 5, 6), (2, 5, 4)
+    ),
+    "NormLinear": Example(layers.NormLinear, {"units": 4}, (3, 6), (3, 4)),
+    "NormedMLP": _like_input(layers.NormedMLP, mlp_dim=8, activation="relu"),
+    "OffsetAttention": Example(layers.OffsetAttention, _LEVIT, (2, 6, 6), (2, 6, 6)),
+    "SubsamplingAttention": Example(
+        layers.SubsamplingAttention, {**_LEVIT, "width": 8, "stride": 2}, (2, 6, 6), (2, 2, 8)
+    ),
+    "LeViTStem": Example(layers.LeViTStem, {"widths": (4, 6)}, (2, 7, 8, 3), (2, 2, 2, 6)),
+    "LeViTStage": Example(
+        layers.LeViTStage, {"depth": 2, "mlp_dim": 8, **_LEVIT}, (2, 6, 6), (2, 6, 6)
+    ),
+    "LeViTStage, no MLP": Example(
+        layers.LeViTStage,
+        {"depth": 1, "mlp_dim": 0, "stochastic_depth": 0.1, **_LEVIT},
+        (2, 6, 6),
+        (2, 6, 6),
+    ),
+    "LeViTDownSampling": Example(
+        layers.LeViTDownSampling,
+        {"width": 8, "mlp_dim": 8, "stride": 2, "stochastic_depth": 0.1, **_LEVIT},
+        (2, 6, 6),
+        (2, 2, 8),
     ),
     "StochasticDepth": _like_input(layers.StochasticDepth, rate=0.2, seed=3),
     "LayerNorm": _like_input(layers.LayerNorm, epsilon=1e-6),

@@ -11,9 +11,12 @@ from vit_tf.models.base import is_statistic
 
 HEADS = {"num_heads": 2, "num_classes": 5}
 VIT_C = {"image_size": (21, 32), "width": 12, "depth": 1, "mlp_dim": 8, **HEADS}
+LEVIT = {"image_size": (40, 52), "width": (8, 12), "depth": (1, 2), "key_dim": 3, **HEADS}
 # Configuration -> family, keywords, number of its batch norms, of those that remain.
 MODELS = {
     "vit_c": ("vit_c", {**VIT_C, "stem_widths": (4, 6), "patch_size": 4}, 2),
+    "levit": ("levit", LEVIT, 4 + 3 * 4 + 3 + 2 + 2),
+    "levit without head": ("levit", {**LEVIT, "num_classes": 0}, 4 + 3 * 4 + 3 + 2),
 }
 
 

@@ -37,9 +37,15 @@ def _quick_gelu(x):
     return x * ops.sigmoid(1.702 * x)
 
 
+def _hard_swish(x):
+    # In this order LiteRT's converter recognises its operation of that name.
+    return x * ops.relu6(x + 3.0) * (1.0 / 6.0)
+
+
 _ACTIVATIONS = {
     "gelu": _gelu_erf,
     "gelu_tanh": _gelu_tanh,
+    "hard_swish": _hard_swish,
     "linear": keras.activations.linear,
     "quick_gelu": _quick_gelu,
     "relu": ops.relu,
@@ -52,7 +58,8 @@ def get_activation(name: str) -> Callable:
     """Returns the element-wise function called `name`.
 
     `"gelu"` is the exact erf form (torch's default, DeiT), `"gelu_tanh"` the tanh approximation
-    (flax's default, so vision_transformer and big_vision), `"quick_gelu"` is x * sigmoid(1.702 x).
+    (flax's default, so vision_transformer and big_vision), `"quick_gelu"` is x * sigmoid(1.702 x),
+    `"hard_swish"` x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019, MobileNetV3).
 
     Raises:
         ValueError: No activation is called `name`; the closest names are given.
