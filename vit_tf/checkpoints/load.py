@@ -38,7 +38,7 @@ def load_checkpoint(
     first weight is changed.
 
     Args:
-        model: A model of `create_model`, not yet adapted by LoRA.
+        model: A model of `create_model`, neither adapted by LoRA nor folded.
         path: Any path that `tf.io.gfile` reads, with a sub-tree of the file where it holds several
             models: "file.npz:img", "run.pth:model_ema".
         strict: Raise unless every weight of the model and every key of the file was used. Otherwise
@@ -56,8 +56,13 @@ def load_checkpoint(
     Raises:
         CheckpointFileError: The file is not there, damaged, or of no known naming.
         ValueError: Nothing in the file fits the model; or, if strict, something does not; or the
-            model is adapted by LoRA.
+            model is adapted by LoRA, or its batch norms are folded.
     """
+    if getattr(model, "norms_folded", False):
+        raise ValueError(
+            "The model's batch norms are folded already; load a checkpoint into one that is not, "
+            "and fold that."
+        )
     if adaptation(model) is not None:
         raise ValueError(
             "The model is adapted by LoRA, to the kernels that it has; load a checkpoint before "

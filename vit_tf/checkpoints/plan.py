@@ -16,6 +16,7 @@ from vit_tf.checkpoints.positions import (
     resize_position_embedding,
 )
 from vit_tf.checkpoints.report import LoadReport
+from vit_tf.layers.resampling import resample, resize_matrix
 
 
 class LoadPlan:
@@ -69,6 +70,8 @@ class LoadPlan:
                 self._decide_positions(tensor, position_method, position_grid)
             elif tensor.role == "patch_kernel":
                 self._decide_patch_kernel(tensor)
+            elif tensor.role == "grid":
+                self._decide_grid(tensor, position_method)
             elif self._fits(tensor):
                 self._take(tensor, self.variables[tensor.weight].shape)
         for weight in unnamed:
@@ -184,6 +187,32 @@ class LoadPlan:
             new = tuple(variable.shape[:2])
             self._take(tensor, given, lambda value: resize_patch_kernel(value, new))
             self.report.resized[tensor.weight] = f"{_by(given)} -> {_by(new)} pixels, PI-resize"
+
+    def _decide_grid(self, tensor, method):
+        """Resizes a table over a grid of places, which a file may hold flattened."""
+        (key,) = tensor.keys
+        new = tuple(self.variables[tensor.weight].shape)
+        given = tensor.file_to_model_shape(self.arrays[key].shape)
+        if len(given) == len(new):
+            grid, rest = given[:2], given[2:]
+        else:
+            rest = given[1:]
+            grid = self._grid_of(given[0], new[:2]) if given else None
+        if grid is None or rest != new[2:]:
+            self._mismatch(tensor, tensor.shape)
+        elif grid == new[:2]:
+            self._take(tensor, new)
+        else:
+            matrices = [resize_matrix(o, n, method) for o, n in zip(grid, new[:2], strict=True)]
+            self._take(tensor, (*grid, *rest), lambda table: resample(table, *matrices))
+            self.report.resized[tensor.weight] = f"{_by(grid)} -> {_by(new)} places, {method}"
+
+    @staticmethod
+    def _grid_of(places, model_grid):
+        try:
+            return infer_layout(places, [0], model_grid)[1]
+        except ValueError:
+            return None
 
     def _decide_positions(self, tensor, method, position_grid):
         (key,) = tensor.keys

@@ -35,7 +35,8 @@ class Tensor:
             axis (query, key and value of a fused projection).
         shape: Shape of each part in the file.
         layout: "plain" (only reshaped), "linear", "conv" or "depthwise" (torch's order of axes).
-        role: "positions", "patch_kernel" or "head" for weights that loading can adapt.
+        role: "positions", "patch_kernel", "grid" (ours is [rows, columns, ...], of any numbers of
+            rows and columns) or "head" for weights that loading can adapt.
     """
 
     weight: str

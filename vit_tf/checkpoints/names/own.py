@@ -3,6 +3,7 @@
 import re
 
 from vit_tf.checkpoints.names.naming import Naming, Tensor
+from vit_tf.layers.offset_attention import BIASES
 from vit_tf.models.base import ImageModel
 from vit_tf.models.weight_names import weight_names
 
@@ -24,11 +25,18 @@ def patch_kernel_shape(model) -> tuple[int, int, int, int]:
 def tensors(model):
     """Names every weight of any model as its path says."""
     for path, weight in weights_by_path(model).items():
-        role = {"positions/table": "positions", "patch_embedding/projection/kernel": "patch_kernel"}
-        head = re.match(r"head(_\w+)?/", path)
-        yield Tensor(
-            path, (path,), tuple(weight.shape), role=role.get(path, "head" if head else "")
-        )
+        yield Tensor(path, (path,), tuple(weight.shape), role=_role(path))
+
+
+def _role(path):
+    """What loading can adapt a weight to."""
+    if path == "positions/table":
+        return "positions"
+    if path == "patch_embedding/projection/kernel":
+        return "patch_kernel"
+    if path.endswith(f"/{BIASES}"):
+        return "grid"
+    return "head" if re.fullmatch(r"head(_\w+)?/(kernel|bias)", path) else ""
 
 
 OWN = Naming(
