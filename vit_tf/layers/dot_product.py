@@ -14,7 +14,7 @@ def attend(
     value,
     num_heads: int,
     scale: float,
-    bias=None,
+    positions: Callable = lambda scores: scores,
     dropout: Callable = lambda weights: weights,
     intermediates: Intermediates = NOWHERE,
 ):
@@ -26,7 +26,7 @@ def attend(
         value: [batch, keys, width].
         num_heads: Number of equal parts of the width.
         scale: Factor of the products.
-        bias: [heads, queries, keys], added to the scaled products; None for none.
+        positions: Applied to the scaled products [batch, heads, queries, keys].
         dropout: Applied to the attention weights.
         intermediates: Takes `attn_weights` [batch, heads, queries, keys], before the dropout.
 
@@ -35,9 +35,7 @@ def attend(
     """
     query, key, value = (_by_head(part, num_heads) for part in (query, key, value))
     scores = ops.einsum("bqhd,bkhd->bhqk", query * scale, key)
-    if bias is not None:
-        scores = scores + ops.cast(bias, scores.dtype)
-    weights = attention_weights(scores)
+    weights = attention_weights(positions(scores))
     intermediates.record("attn_weights", weights)
     attended = ops.einsum("bhqk,bkhd->bqhd", dropout(weights), value)
     batch, queries, heads, head_dim = ops.shape(attended)
