@@ -92,7 +92,7 @@ class OffsetAttention(keras.layers.Layer):
             *self.project(tokens, training),
             self.num_heads,
             scale=1 / math.sqrt(self.key_dim),
-            bias=self._biases_of_pairs(),
+            positions=self._add_biases,
             intermediates=seen,
         )
         intermediates.record(f"{self.name}_weights", seen.tensors["attn_weights"])
@@ -114,10 +114,11 @@ class OffsetAttention(keras.layers.Layer):
             for part, width in zip(parts, widths, strict=True)
         ]
 
-    def _biases_of_pairs(self):
-        """The table's biases for each pair of tokens, [heads, queries, keys]."""
+    def _add_biases(self, scores):
+        """Adds to [batch, heads, queries, keys] the table's biases for each pair of tokens."""
         table = ops.reshape(self.biases, (-1, self.num_heads))
-        return ops.transpose(ops.take(table, self._indices, axis=0), (2, 0, 1))
+        biases = ops.transpose(ops.take(table, self._indices, axis=0), (2, 0, 1))
+        return scores + ops.cast(biases, scores.dtype)
 
     def compute_output_shape(self, input_shape):
         """Returns the input's shape."""
