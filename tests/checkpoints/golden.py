@@ -16,7 +16,9 @@ FAMILIES = (
     "big_transfer",
     "early_convolutions",
     "compact_transformers",
+    "levit",
     "cvt",
+    "cmt",
 )
 
 
@@ -88,6 +90,10 @@ def configuration(meta: dict) -> dict:
         found["position_embedding"] = "sincos1d"
     if "tokenizer" in config:
         found |= {ours: config["tokenizer"][theirs] for theirs, ours in _TOKENIZER.items()}
+    if family == "levit":
+        found |= {ours: config[ours] for ours in _LEVIT}
+        step = config["down_sampling"]
+        found |= {f"down_{ours}": step[theirs] for theirs, ours in _LEVIT_STEP.items()}
     if "stem" in config:
         del found["patch_size"]
         found["stem_widths"] = config["stem"]["widths"][:-1]
@@ -108,8 +114,17 @@ _KINDS = (
     ("CVT", "compact_vit"),
     ("ViT-Lite", "vit_lite"),
     ("CvT", "cvt"),
+    ("CMT", "cmt"),
+    ("LeViT", "levit"),
     ("vit", "vit"),
 )
+_LEVIT = ("stem_widths", "key_dim", "value_dim", "mlp_ratio", "distillation_head")
+_LEVIT_STEP = {
+    "heads": "num_heads",
+    "value_dim": "value_dim",
+    "stride": "stride",
+    "mlp_ratio": "mlp_ratio",
+}
 _TOKENIZER = {
     "layers": "tokenizer_layers",
     "kernel": "tokenizer_kernel_size",
@@ -131,6 +146,10 @@ _KEYWORDS = {
     "units_per_block": "resnet_stages",
     "resnet_width_factor": "resnet_width_factor",
     "width_factor": "resnet_width_factor",
+    "stem_width": "stem_width",
+    "stem_strides": "stem_strides",
+    "reduction": "key_value_reduction",
+    "final_width": "representation_size",
     "embed_kernel": "patch_size",
     "embed_stride": "patch_stride",
     "embed_padding": "patch_padding",

@@ -58,6 +58,14 @@ def test_the_model_that_is_inferred_gives_the_logits(case, path):
         ("cvt_6_4", "pth", {"num_classes": 0}, "vit_tf.create_model('cvt_6_4', num_classes=0)"),
         ("vit_lite_7_4", "safetensors", {}, "vit_tf.create_model('vit_lite_7_4')"),
         ("cvt_13", "safetensors", {}, "vit_tf.create_model('cvt_13')"),
+        ("levit_128s", "pth", {}, "vit_tf.create_model('levit_128s')"),
+        (
+            "levit_192",
+            "safetensors",
+            {"num_classes": 10, "image_size": 96, "distillation_head": False},
+            "vit_tf.create_model('levit_192', num_classes=10, image_size=96, "
+            "distillation_head=False)",
+        ),
     ],
 )
 def test_a_registered_variant_is_named(name, extension, keywords, call, tmp_path):

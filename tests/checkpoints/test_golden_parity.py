@@ -9,6 +9,7 @@ import pytest
 
 import vit_tf
 from vit_tf.checkpoints import resize_patch_kernel, resize_position_embedding
+from vit_tf.models import fold_batch_norms
 from vit_tf.models.base import is_statistic
 
 CASES = golden.find_cases()
@@ -52,12 +53,14 @@ def test_outputs_and_intermediates_agree(case, path):
     if "run_at_sequence_sides" in case.meta["config"]:
         return _check_sequence_sides(case, model)
     images = case.arrays["image"]
-    names = [key for key in case.arrays if key != "image"]
+    names = [key for key in case.arrays if key not in ("image", "logits_fused")]
     features = vit_tf.extract_features(model, images, names)
     for name in names:
         case.check(name, features[name])
     np.testing.assert_array_equal(model(images), features["logits"])
-    if "logits_dist" in names:
+    if "logits_fused" in case.arrays:
+        case.check("logits_fused", fold_batch_norms(model)(images))
+    elif "logits_dist" in names:
         for output, name in zip(model(images, training=True), names[-3:-1], strict=True):
             case.check(name, output)
     return None

@@ -20,6 +20,8 @@ _MIXER = {"image_size": (16, 24), "patch_size": (8, 4), "width": 16, "depth": 2}
 _MIXER |= {"tokens_mlp_dim": 6, "channels_mlp_dim": 7, "num_classes": 5}
 
 _CVT = {"image_size": (17, 30), "width": (8, 12), "depth": (1, 2), "num_heads": 2, "num_classes": 5}
+_LEVIT = {"image_size": (36, 60), "width": (8, 12, 10), "depth": (1, 2, 1), "num_heads": (2, 3, 1)}
+_LEVIT |= {"key_dim": 4, "num_classes": 5}
 
 # Configuration -> family, what differs, the namings that can hold it.
 _TORCH = "deit timm"
@@ -102,6 +104,17 @@ MODELS = {
         "compact_transformers",
     ),
     "cvt": ("cvt", _CVT, "cvt hugging_face_cvt"),
+    "levit": ("levit", _LEVIT, "levit timm_levit"),
+    "levit of one head": (
+        "levit",
+        _LEVIT | {"distillation_head": False, "mlp_ratio": 0, "value_dim": 3, "channels": 1},
+        "levit timm_levit",
+    ),
+    "headless levit": (
+        "levit",
+        _LEVIT | {"num_classes": 0, "down_mlp_ratio": 0, "down_num_heads": 2},
+        "levit timm_levit",
+    ),
     "cvt of one stage": (
         "cvt",
         _CVT | {"width": (8,), "depth": 1, "num_heads": 1, "pool": "gap", "num_classes": 0},

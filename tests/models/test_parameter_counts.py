@@ -117,6 +117,14 @@ CVT = {
     "cvt_21": 31_622_696,
     "cvt_w24": 277_196_392,
 }
+# Counted in models that facebookresearch/LeViT built, with two heads.
+LEVIT = {
+    "levit_128s": 7_777_058,
+    "levit_128": 9_213_936,
+    "levit_192": 10_947_069,
+    "levit_256": 18_893_876,
+    "levit_384": 39_128_836,
+}
 # Counted in models that SHI-Labs/Compact-Transformers built (10 classes at 32 pixels; CCT-7/7x2 102
 # and CCT-14 1000 at 224); those with sines are 256 x 256 or 196 x 256 fewer. Those without a
 # published count are derived (see `compact_formula`).
@@ -151,6 +159,7 @@ PARAMETERS = (
     | FLEXIVIT
     | COMPACT_TRANSFORMERS
     | CVT
+    | LEVIT
 )
 TESTING = {"patch_size": 16, "width": 10, "depth": 1, "num_heads": 2, "mlp_dim": 10}
 
@@ -251,6 +260,17 @@ def test_table_of_attention_pooled_variants_follows_from_their_sizes(name, sizes
         ("flexivit_b_p16", {"position_grid_size": 15}, 86_589_160),
         ("flexivit_l_p16", {"position_grid_size": 15}, 304_355_304),
         ("cvt_13", {"image_size": 384}, 19_997_480),
+        ("levit_128s", {"distillation_head": False}, 7_391_290),
+        ("levit_128", {"distillation_head": False}, 8_828_168),
+        ("levit_192", {"distillation_head": False}, 10_561_301),
+        ("levit_256", {"distillation_head": False}, 18_379_852),
+        ("levit_384", {"distillation_head": False}, 38_358_300),
+        # Biases of 196, 49 and 16 offsets become those of 144, 36 and 9.
+        (
+            "levit_128s",
+            {"image_size": 192},
+            7_777_058 - 52 * (2 * 4 + 8) - 13 * (3 * 6 + 16) - 7 * 32,
+        ),
         ("cvt_13", {"num_classes": 10, "pool": "gap"}, 19_997_480 - 385 * 990 - 384),
         ("vit_r26_s32", {"image_size": 384}, 36_431_912 + (144 - 49) * 384),
         ("bit_r50x1", {"num_classes": 21_843}, 68_256_659),
