@@ -12,6 +12,7 @@ from vit_tf.checkpoints.names.own import PREFIX_TOKENS, REGISTERS, weights_by_pa
 from vit_tf.checkpoints.positions import (
     Grid,
     infer_layout,
+    resize_pairs,
     resize_patch_kernel,
     resize_position_embedding,
 )
@@ -72,6 +73,8 @@ class LoadPlan:
                 self._decide_patch_kernel(tensor)
             elif tensor.role == "grid":
                 self._decide_grid(tensor, position_method)
+            elif tensor.role == "grid_pairs":
+                self._decide_grid_pairs(tensor, position_method)
             elif self._fits(tensor):
                 self._take(tensor, self.variables[tensor.weight].shape)
         for weight in unnamed:
@@ -206,6 +209,31 @@ class LoadPlan:
             matrices = [resize_matrix(o, n, method) for o, n in zip(grid, new[:2], strict=True)]
             self._take(tensor, (*grid, *rest), lambda table: resample(table, *matrices))
             self.report.resized[tensor.weight] = f"{_by(grid)} -> {_by(new)} places, {method}"
+
+    def _decide_grid_pairs(self, tensor, method):
+        """Resizes a table over pairs of places of two grids, which a file may hold flattened."""
+        (key,) = tensor.keys
+        new = tuple(self.variables[tensor.weight].shape)
+        old = self._pairs_of(self.arrays[key].shape, new)
+        if old is None or old[0] != new[0]:
+            self._mismatch(tensor, tensor.shape)
+        elif old == new:
+            self._take(tensor, new)
+        else:
+            self._take(tensor, old, lambda table: resize_pairs(table, new[1:3], new[3:], method))
+            change = f"{_by(old[1:3])} -> {_by(new[1:3])} queries, {_by(old[3:])} -> {_by(new[3:])}"
+            self.report.resized[tensor.weight] = f"{change} keys, {method}"
+
+    def _pairs_of(self, given, new):
+        """The shape with both grids apart, if the file has a table of two grids."""
+        if len(given) != 3:
+            return tuple(given) if len(given) == len(new) else None
+        heads, queries, keys = given
+        query_grid = self._grid_of(queries, new[1:3])
+        if query_grid == new[1:3] and keys == math.prod(new[3:]):
+            return (heads, *new[1:])
+        key_grid = None if query_grid is None else self._grid_of(keys, query_grid)
+        return None if key_grid is None else (heads, *query_grid, *key_grid)
 
     @staticmethod
     def _grid_of(places, model_grid):

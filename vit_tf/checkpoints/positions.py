@@ -44,6 +44,25 @@ def resize_position_embedding(
     return np.concatenate([table[:, :slots].astype(np.float32), patches], axis=1)
 
 
+def resize_pairs(table: np.ndarray, query_grid: Grid, key_grid: Grid, method: str) -> np.ndarray:
+    """Resizes a table of the pairs of two grids' places, along the axes of both.
+
+    Args:
+        table: [heads, rows, columns, key rows, key columns].
+        query_grid: (rows, columns) that are wanted.
+        key_grid: (key rows, key columns) that are wanted.
+        method: A method of `layers.resize_matrix`.
+
+    Returns:
+        float32 array [heads, *query_grid, *key_grid].
+    """
+    resized = np.moveaxis(table, 0, -1)
+    for grid in (query_grid, key_grid):
+        matrices = (resize_matrix(o, n, method) for o, n in zip(resized.shape, grid, strict=False))
+        resized = np.moveaxis(resample(resized, *matrices), (0, 1), (2, 3))
+    return np.moveaxis(resized, -1, 0).astype(np.float32)
+
+
 def resize_patch_kernel(kernel: np.ndarray, new_size: Grid) -> np.ndarray:
     """PI-resizes a patch embedding's kernel (FlexiViT; Beyer et al. 2022, section 3.4).
 

@@ -27,7 +27,7 @@ POLICIES: dict[str, tuple[type[keras.layers.Layer], ...]] = {
         layers.PreactivationUnit,
     ),
     "attention": (layers.MultiHeadSelfAttention, layers.ConvProjectionAttention),
-    "mlp": (layers.MLP,),
+    "mlp": (layers.MLP, layers.InvertedResidualMLP),
 }
 
 

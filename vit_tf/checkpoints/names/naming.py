@@ -36,7 +36,8 @@ class Tensor:
         shape: Shape of each part in the file.
         layout: "plain" (only reshaped), "linear", "conv" or "depthwise" (torch's order of axes).
         role: "positions", "patch_kernel", "grid" (ours is [rows, columns, ...], of any numbers of
-            rows and columns) or "head" for weights that loading can adapt.
+            rows and columns), "grid_pairs" (ours is [heads, rows, columns, rows, columns] of two
+            grids) or "head" for weights that loading can adapt.
     """
 
     weight: str

@@ -36,6 +36,8 @@ def _role(path):
         return "patch_kernel"
     if path.endswith(f"/{BIASES}"):
         return "grid"
+    if re.fullmatch(r"stage\d+/positions/table", path):
+        return "grid_pairs"
     return "head" if re.fullmatch(r"head(_\w+)?/(kernel|bias)", path) else ""
 
 
