@@ -57,6 +57,7 @@ def test_the_model_that_is_inferred_gives_the_logits(case, path):
         ),
         ("cvt_6_4", "pth", {"num_classes": 0}, "vit_tf.create_model('cvt_6_4', num_classes=0)"),
         ("vit_lite_7_4", "safetensors", {}, "vit_tf.create_model('vit_lite_7_4')"),
+        ("cmt_ti", "pth", {}, "vit_tf.create_model('cmt_ti')"),
         ("cvt_13", "safetensors", {}, "vit_tf.create_model('cvt_13')"),
         ("levit_128s", "pth", {}, "vit_tf.create_model('levit_128s')"),
         (

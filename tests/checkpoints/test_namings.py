@@ -23,6 +23,8 @@ _CVT = {"image_size": (17, 30), "width": (8, 12), "depth": (1, 2), "num_heads": 
 _LEVIT = {"image_size": (36, 60), "width": (8, 12, 10), "depth": (1, 2, 1), "num_heads": (2, 3, 1)}
 _LEVIT |= {"key_dim": 4, "num_classes": 5}
 
+_CMT = _CVT | {"image_size": (17, 40), "stem_width": 4, "key_value_reduction": (2, 1)}
+
 # Configuration -> family, what differs, the namings that can hold it.
 _TORCH = "deit timm"
 _ALL = f"vision_transformer big_vision {_TORCH} hugging_face hugging_face_deit pycls"
@@ -115,6 +117,8 @@ MODELS = {
         _LEVIT | {"num_classes": 0, "down_mlp_ratio": 0, "down_num_heads": 2},
         "levit timm_levit",
     ),
+    "cmt": ("cmt", _CMT, "cmt"),
+    "headless cmt": ("cmt", _CMT | {"num_classes": 0, "channels": 1}, "cmt"),
     "cvt of one stage": (
         "cvt",
         _CVT | {"width": (8,), "depth": 1, "num_heads": 1, "pool": "gap", "num_classes": 0},

@@ -31,6 +31,7 @@ MODELS = {
     "compact_vit": _PATCHES,
     "vit_lite": _PATCHES,
     "vit_c": {**_VIT, "stem_widths": (4, 4, 6)},
+    "cmt": {**_BODY, "width": (8, 16), "num_heads": (1, 2), "key_value_reduction": (2, 1)},
     "cvt": {**_BODY, "width": (8, 16), "depth": (1, 2), "num_heads": (1, 2)},
 }
 

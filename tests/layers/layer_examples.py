@@ -93,6 +93,28 @@ EXAMPLES = {
         (2, 8, 11, 3),
         (2, 1, 2, 6),
     ),
+    "CMTStem": Example(layers.CMTStem, {"width": 5}, (2, 7, 8, 3), (2, 4, 4, 5)),
+    "CMTBlock": Example(
+        layers.CMTBlock, {**_ENCODER, "grid_size": (3, 4)}, (2, 3, 4, 6), (2, 3, 4, 6)
+    ),
+    "ReducedAttention": _like_input(
+        layers.ReducedAttention, num_heads=3, grid_size=(5, 1), attention_dropout=0.1
+    ),
+    "ReducedAttention, fewer keys": Example(
+        layers.ReducedAttention,
+        {"num_heads": 2, "grid_size": (4, 5), "reduction": 2},
+        (2, 20, 6),
+        (2, 20, 6),
+    ),
+    "InvertedResidualMLP": Example(
+        layers.InvertedResidualMLP, {"mlp_dim": 8, "dropout": 0.1}, (2, 3, 4, 6), (2, 3, 4, 6)
+    ),
+    "PairPositions": Example(
+        layers.PairPositions,
+        {"query_grid": (2, 3), "key_grid": (1, 2), "stddev": 0.5},
+        (2, 3, 6, 2),
+        (2, 3, 6, 2),
+    ),
     "ClassToken": Example(layers.ClassToken, {}, (2, 5, 6), (2, 6, 6)),
     "RegisterTokens": Example(
         layers.RegisterTokens, {"num_registers": 3, "offset": 1}, (2, 5, 6), (2, 8, 6)

@@ -16,6 +16,7 @@ HYBRID = {**VIT, **RESNET, "depth": 2}
 CVT = {"image_size": 16, "width": (8, 12), "depth": 2, "num_heads": (1, 2), "num_classes": 5}
 LEVIT = {"image_size": 32, "width": (8, 12), "depth": (1, 2), "num_heads": (2, 1), "key_dim": 4}
 LEVIT |= {"stem_widths": (2, 4, 8), "num_classes": 5}
+CMT = {**CVT, "image_size": 24, "stem_width": 4, "key_value_reduction": (2, 1)}
 FAMILIES = {
     "vit": ("vit", PATCHES),
     "hybrid": ("hybrid", {**HYBRID, "resnet_stages": (2, 1)}),
@@ -30,6 +31,7 @@ FAMILIES = {
     "compact_vit": ("compact_vit", {**PATCHES, "stochastic_depth": 0.0}),
     "vit_lite": ("vit_lite", {**PATCHES, "stochastic_depth": 0.0}),
     "cvt": ("cvt", CVT),
+    "cmt": ("cmt", CMT),
     "levit": ("levit", LEVIT),
 }
 WIDE = {"image_size": (16, 24)}
@@ -92,6 +94,8 @@ VARIATIONS = {
         "cvt",
         {**CVT, "image_size": (17, 28), "channels": 1, "pool": "gap", "key_value_stride": (3, 1)},
     ),
+    "cmt, non-square, grey": ("cmt", {**CMT, "image_size": (25, 40), "channels": 1}),
+    "cmt, no head": ("cmt", {**CMT, "num_classes": 0, "stem_strides": (2, 1)}),
     "cvt, no head": ("cvt", {**CVT, "num_classes": 0, "patch_size": (3, 2)}),
     "levit, one head, non-square, grey": (
         "levit",

@@ -148,6 +148,13 @@ COMPACT_TRANSFORMERS = {
     "vit_lite_6_4": 3_190_538,
     "vit_lite_7_4": 3_716_874,
 }
+# Counted in models that ggjy/CMT.pytorch built, each at its own number of pixels.
+CMT = {
+    "cmt_ti": 9_492_426,
+    "cmt_xs": 15_247_208,
+    "cmt_s": 26_256_160,
+    "cmt_b": 45_715_076,
+}
 PARAMETERS = (
     VISION_TRANSFORMER
     | ATTENTION_POOLED
@@ -159,6 +166,7 @@ PARAMETERS = (
     | FLEXIVIT
     | COMPACT_TRANSFORMERS
     | CVT
+    | CMT
     | LEVIT
 )
 TESTING = {"patch_size": 16, "width": 10, "depth": 1, "num_heads": 2, "mlp_dim": 10}
@@ -272,6 +280,7 @@ def test_table_of_attention_pooled_variants_follows_from_their_sizes(name, sizes
             7_777_058 - 52 * (2 * 4 + 8) - 13 * (3 * 6 + 16) - 7 * 32,
         ),
         ("cvt_13", {"num_classes": 10, "pool": "gap"}, 19_997_480 - 385 * 990 - 384),
+        ("cmt_ti", {"image_size": 320}, 9_492_426 + 15 * 75_000),
         ("vit_r26_s32", {"image_size": 384}, 36_431_912 + (144 - 49) * 384),
         ("bit_r50x1", {"num_classes": 21_843}, 68_256_659),
         ("bit_r50x1", {"image_size": 480, "num_classes": 0}, 25_549_352 - 2049 * 1000),

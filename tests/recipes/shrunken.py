@@ -7,7 +7,7 @@ import gin
 CLASSES = 4
 STEPS = 4
 # What images of so many pixels are shrunken to, crops and the sides before them.
-SIZES = {"154": 32, "160": 34, "192": 32, "224": 32, "256": 36}
+SIZES = {"32": 32, "154": 32, "160": 34, "192": 32, "224": 32, "256": 36}
 SIZES |= {"240": 48, "272": 54, "384": 48, "448": 56}
 TRANSFORMER = {
     "width": 16,
@@ -23,13 +23,23 @@ MIXER = {
     "channels_mlp_dim": 16,
     "patch_size": 16,
 }
+# Numbers of three digits that are levels of a colour and no sizes.
+LEVELS = {"125", "123", "114", "129", "124", "112", "111"}
+COMPACT = {key: value for key, value in TRANSFORMER.items() if key != "patch_size"}
 CVT = {"width": (8, 16), "depth": (1, 2), "num_heads": (1, 2)}
+LEVIT = {"width": (16, 24), "depth": (1, 1), "num_heads": (2, 3), "key_dim": 4}
+CMT = {**CVT, "mlp_dim": 16, "key_value_reduction": (2, 1)}
 RESNET = {"resnet_stages": (1, 1), "resnet_width_factor": 0.5}
 FLEXI = {**TRANSFORMER, "position_grid_size": (3, 3), "default_patch_size": 16}
 
 
 def shrunken_sizes(preprocess: str) -> str:
-    return re.sub(r"(?<![.\d])\d{3}\b", lambda number: str(SIZES[number.group()]), preprocess)
+    return re.sub(r"(?<![.\d])\d{3}\b", _shrunken_size, preprocess)
+
+
+def _shrunken_size(number: re.Match) -> str:
+    is_level = number.group() in LEVELS
+    return number.group() if is_level else str(SIZES[number.group()])
 
 
 def bound(name):

@@ -9,7 +9,7 @@ import re
 
 import gin
 import pytest
-from shrunken import CVT, FLEXI, MIXER, RESNET, TRANSFORMER, shrinking
+from shrunken import COMPACT, CVT, FLEXI, LEVIT, MIXER, RESNET, TRANSFORMER, shrinking
 
 from vit_tf.training import configuration
 from vit_tf.training.run import run
@@ -24,6 +24,10 @@ RECIPES = {
     ),
     "recipes/bit_i1k": (RESNET, "Classification MomentumSGD cosine"),
     "recipes/bit_i21k": (RESNET, "Classification MomentumSGD cosine"),
+    "recipes/cct_14_7x2_i1k": (COMPACT, "Classification AdamW epoch_cosine Mixing"),
+    "recipes/cct_7_3x1_cifar100": (COMPACT, "Classification AdamW epoch_cosine Mixing"),
+    "recipes/cct_7_3x1_sine_cifar10": (COMPACT, "Classification AdamW epoch_cosine Mixing"),
+    "recipes/vit_lite_7_4_cifar10": (COMPACT, "Classification AdamW epoch_cosine Mixing"),
     "recipes/cifar10": ({"depth": 2}, "Classification AdamW cosine"),
     "recipes/cifar10_bit": (RESNET, "Classification AdamW cosine"),
     "recipes/cifar10_distilled": ({"depth": 2}, "TokenDistillation Teacher AdamW cosine"),
@@ -54,6 +58,10 @@ RECIPES = {
         FLEXI,
         "FlexiClassification Classification LowMemoryAdam cosine Mixing",
     ),
+    "recipes/levit_256_distilled": (
+        LEVIT,
+        "TokenDistillation Teacher AdamW epoch_cosine Mixing",
+    ),
     "recipes/mixer_b16_i1k": (MIXER, "Classification AdamW linear Mixing"),
     "recipes/photos": ({"depth": 2}, "Classification AdamW cosine"),
     "recipes/plain_s16_i1k": (TRANSFORMER, "Classification LowMemoryAdam cosine Mixing"),
@@ -70,6 +78,11 @@ RECIPES = {
     "finetune/bit_hyperrule_flowers5": (
         RESNET,
         "Classification MomentumSGD hyper_rule_schedule hyper_rule_size hyper_rule_preprocess",
+    ),
+    "finetune/cct_14_7x2_384": (COMPACT, "Classification AdamW epoch_cosine Mixing"),
+    "finetune/cct_14_7x2_oxford_flowers102": (
+        COMPACT,
+        "Classification AdamW epoch_cosine Mixing",
     ),
     "finetune/deit3_b16_224": (TRANSFORMER, "Classification AdamW epoch_cosine Mixing"),
     "finetune/deit3_s16_384": (TRANSFORMER, "Classification AdamW epoch_cosine Mixing"),
