@@ -9,7 +9,7 @@ import re
 
 import gin
 import pytest
-from shrunken import COMPACT, CVT, FLEXI, LEVIT, MIXER, RESNET, TRANSFORMER, shrinking
+from shrunken import CMT, COMPACT, CVT, FLEXI, LEVIT, MIXER, RESNET, TRANSFORMER, shrinking
 
 from vit_tf.training import configuration
 from vit_tf.training.run import run
@@ -31,6 +31,7 @@ RECIPES = {
     "recipes/cifar10": ({"depth": 2}, "Classification AdamW cosine"),
     "recipes/cifar10_bit": (RESNET, "Classification AdamW cosine"),
     "recipes/cifar10_distilled": ({"depth": 2}, "TokenDistillation Teacher AdamW cosine"),
+    "recipes/cmt_ti": (CMT, "Classification AdamW epoch_cosine Mixing"),
     "recipes/cosub_b16": (TRANSFORMER, "Cosub LAMB epoch_cosine Mixing"),
     "recipes/cvt_13": (CVT, "Classification AdamW epoch_cosine Mixing"),
     "recipes/deit3_b16": (TRANSFORMER, "Classification LAMB epoch_cosine Mixing"),
