@@ -122,7 +122,7 @@ STEPS = {
     "recipes/bit_i1k": 28_151,
     "recipes/bit_i21k": 310_823,
     "recipes/cct_14_7x2_i1k": 387_853,  # 310 epochs
-    "recipes/cct_7_3x1_cifar10": 121_093,
+    "recipes/cct_7_3x1_cifar10": 121_094,
     "recipes/cct_7_3x1_sine_cifar10": 1_957_031,
     "recipes/cifar10": 5_859,
     "recipes/cmt_ti": 500_400,  # 625.5 x 800
