@@ -155,7 +155,7 @@ LEARNING_RATES = {
     "recipes/cct_7_3x1_cifar10": 0.9973 * 5.5e-4,
     "recipes/cct_7_3x1_sine_cifar10": 5e-4,
     "recipes/deit_b16": 1e-3,
-    "recipes/cmt_ti": 3.2e-3,
+    "recipes/cmt_ti": 3.194e-3,  # the cosine counts from the start of 20 epochs of warm-up
     "recipes/cvt_13": 2e-3,
     "recipes/deit3_b16": 3e-3,
     "recipes/deit3_s16": 4e-3,
