@@ -1,6 +1,7 @@
 """What is to become of every weight of a model and every key of a file."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -235,8 +236,23 @@ class LoadPlan:
         key_grid = None if query_grid is None else self._grid_of(keys, query_grid)
         return None if key_grid is None else (heads, *query_grid, *key_grid)
 
-    @staticmethod
-    def _grid_of(places, model_grid):
+    @functools.cached_property
+    def _same_grids(self):
+        """Whether every table over grids has as many numbers in the file as in the model."""
+        sizes = (
+            (math.prod(self.arrays[key].shape), math.prod(self.variables[tensor.weight].shape))
+            for tensor in self.naming.tensors(self.model)
+            if tensor.role in ("grid", "grid_pairs")
+            for key in tensor.keys
+            if key in self.arrays
+        )
+        return all(theirs == ours for theirs, ours in sizes)
+
+    def _grid_of(self, places, model_grid):
+        """The model's own grid if all are, or else a square one, or one of its proportions."""
+        side = math.isqrt(places)
+        if side * side == places and not self._same_grids:
+            return (side, side)
         try:
             return infer_layout(places, [0], model_grid)[1]
         except ValueError:
