@@ -10,6 +10,8 @@ from vit_tf.layers.intermediates import NOWHERE, Intermediates
 from vit_tf.layers.kernels import kernels_for
 from vit_tf.layers.products import keeps_axes, linear
 
+_KEPT_EPSILON = 1e-6  # of DynamicViT's masked softmax
+
 
 def projection(
     features: int,
@@ -58,6 +60,30 @@ def attention_weights(scores):
         return kernels.softmax(scores)
     wide = keras.backend.result_type(scores.dtype, "float32")
     return ops.cast(ops.softmax(ops.cast(scores, wide), axis=-1), scores.dtype)
+
+
+def kept_attention_weights(scores, keep):
+    """Softmax over kept tokens and the querying token itself (Rao et al. 2021, section 3.3).
+
+    As in raoyongming/DynamicViT, the exponentials are multiplied by what is kept, so that gradients
+    reach it, and each row gets a share of 1e-6 spread over all tokens.
+
+    Args:
+        scores: [batch, heads, tokens, tokens], products of scaled queries with keys.
+        keep: [batch, tokens], 1 for tokens that are kept, 0 for the others.
+
+    Returns:
+        [batch, heads, queries, keys] in the dtype of the scores, computed in at least float32.
+    """
+    wide = keras.backend.result_type(scores.dtype, "float32")
+    scores_wide = ops.cast(scores, wide)
+    tokens = scores.shape[-1]
+    keep = ops.cast(keep, wide)[:, None, None, :]
+    attended = keep + (1 - keep) * ops.eye(tokens, dtype=wide)
+    exponentials = ops.exp(scores_wide - ops.max(scores_wide, axis=-1, keepdims=True)) * attended
+    total = ops.sum(exponentials, axis=-1, keepdims=True)
+    weights = (exponentials + _KEPT_EPSILON / tokens) / (total + _KEPT_EPSILON)
+    return ops.cast(weights, scores.dtype)
 
 
 @ops.custom_gradient
@@ -132,12 +158,19 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         )
         self.out.build(input_shape)
 
-    def call(self, tokens, training=None, intermediates: Intermediates = NOWHERE):
-        """Attends; records `attn_weights` [batch, heads, queries, keys] where it is asked for."""
-        attend = self._attend_by_einsum if keeps_axes() else self._attend_by_matmul
-        return attend(tokens, training, intermediates)
+    def call(self, tokens, training=None, intermediates: Intermediates = NOWHERE, keep=None):
+        """Attends; records `attn_weights` [batch, heads, queries, keys] where it is asked for.
 
-    def _attend_by_matmul(self, tokens, training, intermediates):
+        Args:
+            tokens: [batch, tokens, width].
+            training: Whether dropout is active.
+            intermediates: Collector of named tensors.
+            keep: [batch, tokens], 1 for tokens that others attend to; None for all.
+        """
+        attend = self._attend_by_einsum if keeps_axes() else self._attend_by_matmul
+        return attend(tokens, training, intermediates, keep)
+
+    def _attend_by_matmul(self, tokens, training, intermediates, keep):
         batch, length, width = ops.shape(tokens)
         head_dim = width // self.num_heads
         fused = linear(self.query_key_value, ops.reshape(tokens, (-1, width)))
@@ -145,20 +178,27 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         # Parts of the first axis are no copies, and their gradients are stacked, not padded.
         query, key, value = ops.unstack(ops.transpose(fused, (2, 0, 3, 1, 4)), 3, axis=0)
         query = query * (1 / math.sqrt(head_dim))
-        weights = attention_weights(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))))
+        scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        weights = (
+            attention_weights(scores) if keep is None else kept_attention_weights(scores, keep)
+        )
         intermediates.record("attn_weights", weights)
         weights = self.dropout(weights, training=training)
         attended = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         outputs = linear(self.out, ops.reshape(attended, (-1, width)))
         return ops.reshape(outputs, (batch, length, width))
 
-    def _attend_by_einsum(self, tokens, training, intermediates):
+    def _attend_by_einsum(self, tokens, training, intermediates, keep):
         *outer, width = ops.shape(tokens)
         heads, head_dim = self.num_heads, width // self.num_heads
         fused = ops.reshape(linear(self.query_key_value, tokens), (*outer, 3, heads, head_dim))
         query, key, value = ops.unstack(fused, 3, axis=-3)
         query = query * (1 / math.sqrt(head_dim))
-        weights = _attention_weights_in_xla(ops.einsum("...qhd,...khd->...hqk", query, key))
+        scores = ops.einsum("...qhd,...khd->...hqk", query, key)
+        if keep is None:
+            weights = _attention_weights_in_xla(scores)
+        else:
+            weights = kept_attention_weights(scores, keep)
         intermediates.record("attn_weights", weights)
         weights = self.dropout(weights, training=training)
         attended = ops.einsum("...hqk,...khd->...qhd", weights, value)

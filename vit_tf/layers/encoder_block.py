@@ -95,20 +95,24 @@ class EncoderBlock(keras.layers.Layer):
             self.attention_scale.build(input_shape)
             self.mlp_scale.build(input_shape)
 
-    def call(self, tokens, training=None, intermediates: Intermediates = NOWHERE):
+    def call(self, tokens, training=None, intermediates: Intermediates = NOWHERE, keep=None):
         """Runs the block; records `attn`, `after_attn`, `mlp` and `out`, all of the input's shape.
 
-        `attn` and `mlp` are the branches before LayerScale and the residual additions.
+        `attn` and `mlp` are the branches before LayerScale and the residual additions. `keep`
+        [batch, tokens], where it is given, is 1 for tokens that others attend to, else 0.
         """
-        tokens = tokens + self.attend(self.attention_norm(tokens), training, intermediates)
+        masked = {} if keep is None else {"keep": keep}
+        tokens = tokens + self.attend(
+            self.attention_norm(tokens), training, intermediates, **masked
+        )
         intermediates.record("after_attn", tokens)
         tokens = tokens + self.transform(self.mlp_norm(tokens), training, intermediates)
         intermediates.record("out", tokens)
         return tokens
 
-    def attend(self, tokens, training, intermediates):
+    def attend(self, tokens, training, intermediates, **masked):
         """The branch of the attention, as it is added to the residual stream."""
-        branch = self.attention(tokens, training=training, intermediates=intermediates)
+        branch = self.attention(tokens, training=training, intermediates=intermediates, **masked)
         branch = self.attention_out_dropout(branch, training=training)
         intermediates.record("attn", branch)
         if self.attention_scale is not None:

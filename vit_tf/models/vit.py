@@ -368,6 +368,16 @@ class ViT(ImageModel):
         Returns:
             Tokens [batch, tokens, width] after the last LayerNorm.
         """
+        tokens = self.make_sequence(grid, training, intermediates)
+        for block in self.blocks:
+            scope = intermediates.scope(block.name)
+            tokens = block(tokens, training=training, intermediates=scope)
+        tokens = self.encoder_norm(tokens)
+        intermediates.record("encoded", tokens)
+        return tokens
+
+    def make_sequence(self, grid, training, intermediates):
+        """Makes what enters the first block, [batch, tokens, width], of the stem's output."""
         intermediates.record("stem", grid)
         grid_size = grid.shape[1:3]
         tokens = ops.reshape(grid, (ops.shape(grid)[0], math.prod(grid_size), self.width))
@@ -383,11 +393,6 @@ class ViT(ImageModel):
             tokens = self.registers(tokens)
         tokens = self.token_dropout(tokens, training=training)
         intermediates.record("tokens", tokens)
-        for block in self.blocks:
-            scope = intermediates.scope(block.name)
-            tokens = block(tokens, training=training, intermediates=scope)
-        tokens = self.encoder_norm(tokens)
-        intermediates.record("encoded", tokens)
         return tokens
 
     def prepend_tokens(self, tokens):
