@@ -12,11 +12,17 @@ from vit_tf.models.base import is_statistic
 HEADS = {"num_heads": 2, "num_classes": 5}
 VIT_C = {"image_size": (21, 32), "width": 12, "depth": 1, "mlp_dim": 8, **HEADS}
 LEVIT = {"image_size": (40, 52), "width": (8, 12), "depth": (1, 2), "key_dim": 3, **HEADS}
-# Configuration -> family, keywords, number of its batch norms, of those that remain.
+CVT = {"image_size": 16, "width": (8, 12), "depth": (1, 2), **HEADS}
+CMT = {"image_size": 24, "width": (8, 12), "depth": 1, "stem_width": 4, **HEADS}
+CMT |= {"key_value_reduction": (2, 1)}
+# Configuration -> family, keywords, number of its batch norms, and of those that cannot be folded.
 MODELS = {
-    "vit_c": ("vit_c", {**VIT_C, "stem_widths": (4, 6), "patch_size": 4}, 2),
-    "levit": ("levit", LEVIT, 4 + 3 * 4 + 3 + 2 + 2),
-    "levit without head": ("levit", {**LEVIT, "num_classes": 0}, 4 + 3 * 4 + 3 + 2),
+    "vit_c": ("vit_c", {**VIT_C, "stem_widths": (4, 6), "patch_size": 4}, 2, 0),
+    "levit": ("levit", LEVIT, 4 + 3 * 4 + 3 + 2 + 2, 0),
+    "levit without head": ("levit", {**LEVIT, "num_classes": 0}, 4 + 3 * 4 + 3 + 2, 0),
+    "cvt": ("cvt", CVT, 3 * 3, 0),
+    # Behind an activation and before a convolution that sees zeros: the stem's, and one a block.
+    "cmt": ("cmt", CMT, 3 + 1 + 2 * 3 + 1, 3 + 2),
 }
 
 
@@ -33,7 +39,7 @@ def randomized(model):
 
 @pytest.fixture(params=MODELS.values(), ids=MODELS)
 def pair(request):
-    name, config, norms = request.param
+    name, config, *norms = request.param
     model = randomized(create_model(name, **config))
     return model, fold_batch_norms(model), norms
 
@@ -60,8 +66,9 @@ def test_the_model_itself_stays_as_it_was(pair):
 
 def test_no_statistic_and_no_factor_is_left(pair):
     model, folded, norms = pair
-    assert sum(weight.path.endswith("moving_mean") for weight in model.weights) == norms
-    assert not [weight.path for weight in folded.weights if is_statistic(weight)]
+    for made, expected in zip((model, folded), norms, strict=True):
+        assert sum(weight.path.endswith("moving_mean") for weight in made.weights) == expected
+        assert sum(is_statistic(weight) for weight in made.weights) == 2 * expected
     lost = {w.path for w in model.weights} - {w.path for w in folded.weights}
     assert {path.rpartition("/")[2] for path in lost} <= {
         "gamma",
@@ -81,7 +88,7 @@ def test_a_folded_model_is_saved_and_loaded_as_such(pair, tmp_path):
 
 def test_only_products_and_their_biases_remain_in_the_graph():
     """Of the 2 norms nothing is left: TensorFlow computes a convolution and its bias in one."""
-    name, config, _ = MODELS["vit_c"]
+    name, config, *_ = MODELS["vit_c"]
     model = randomized(create_model(name, **config))
     counts = []
     for made in (model, fold_batch_norms(model)):
@@ -131,9 +138,9 @@ class TestOneNorm:
         np.testing.assert_allclose(norm(layer(inputs)), expected, atol=2e-6)
         assert len(norm.weights) == (0 if use_bias else 1)
 
-    def test_before_a_dense_layer(self):
-        layer = keras.layers.Dense(3)
-        inputs = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
+    @pytest.mark.parametrize("layer", [keras.layers.Dense(3), keras.layers.Conv2D(3, 1)])
+    def test_before_a_layer_of_one_place(self, layer):
+        inputs = np.random.default_rng(2).normal(size=(5, 2, 3, 4)).astype(np.float32)
         layer.build(inputs.shape)
         randomized(layer)
         norm = self.norm(4, layer, comes_first=True)
@@ -141,6 +148,16 @@ class TestOneNorm:
         norm.fold()
         np.testing.assert_allclose(layer(norm(inputs)), expected, atol=2e-6)
         assert not norm.weights
+
+    def test_between_two_norms(self):
+        layer = keras.layers.Dense(4)
+        inputs = np.random.default_rng(2).normal(size=(5, 4)).astype(np.float32)
+        layer.build(inputs.shape)
+        before, behind = self.norm(4, layer, comes_first=True), self.norm(4, layer)
+        expected = behind(layer(before(inputs)))
+        for norm in (behind, before):
+            norm.fold()
+        np.testing.assert_allclose(behind(layer(before(inputs))), expected, atol=5e-6)
 
     def test_one_without_a_neighbour_is_left_alone(self):
         assert layers.foldable_norms([layers.batch_norm(), keras.layers.Dense(1)]) == []

@@ -28,13 +28,18 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def follows(self, layer: keras.layers.Layer) -> "BatchNorm":
         """Says that its input is the output of a dense layer or convolution; returns itself."""
+        self._comes_first = False
         self._neighbour = lambda: layer  # hidden, so that Keras takes it for no part of the norm
         return self
 
-    def precedes(self, layer: keras.layers.Dense) -> "BatchNorm":
-        """Says that its output is the input of a dense layer with a bias; returns itself."""
+    def precedes(self, layer: keras.layers.Layer) -> "BatchNorm":
+        """Says that its output is the input of a dense layer, or 1x1 convolution, with a bias.
+
+        Returns itself. A larger convolution would also see the zeros around its input.
+        """
+        self.follows(layer)
         self._comes_first = True
-        return self.follows(layer)
+        return self
 
     @property
     def foldable(self) -> bool:
@@ -52,7 +57,8 @@ class BatchNorm(keras.layers.BatchNormalization):
         scale, shift = self._scale_and_shift()
         kernel = np.asarray(layer.kernel, np.float64)
         if self._comes_first:
-            layer.bias.assign(np.asarray(layer.bias, np.float64) + shift @ kernel)
+            products = shift @ kernel.reshape(kernel.shape[-2:])
+            layer.bias.assign(np.asarray(layer.bias, np.float64) + products)
             layer.kernel.assign(kernel * scale[:, None])
             shift = None
         else:

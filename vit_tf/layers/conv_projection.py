@@ -74,7 +74,10 @@ class ConvProjectionAttention(keras.layers.Layer):
             )
             for part, stride in zip(_PARTS, (1, key_value_stride, key_value_stride), strict=True)
         ]
-        self.norms = [batch_norm(dtype=policy, name=f"{part}_norm") for part in _PARTS]
+        self.norms = [
+            batch_norm(dtype=policy, name=f"{part}_norm").follows(convolution)
+            for part, convolution in zip(_PARTS, self.convolutions, strict=True)
+        ]
         self.dropout = keras.layers.Dropout(attention_dropout, dtype=policy, name="dropout")
 
     def build(self, input_shape):

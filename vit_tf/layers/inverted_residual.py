@@ -40,6 +40,8 @@ class InvertedResidualMLP(keras.layers.Layer):
             batch_norm(dtype=policy, name=name)
             for name in ("norm_in", "depthwise_norm", "norm_out")
         )
+        self.depthwise_norm.precedes(self.conv_out)
+        self.norm_out.follows(self.conv_out)
         hidden = (None, None, None, self.mlp_dim)
         self.conv_in.build((None, None, None, width))
         for layer in (self.norm_in, self.depthwise, self.depthwise_norm, self.conv_out):

@@ -77,7 +77,7 @@ class ReducedAttention(keras.layers.Layer):
             self.reduce = fan_out_depthwise(
                 width, self.reduction, strides=self.reduction, dtype=policy, name="reduce"
             )
-            self.reduce_norm = batch_norm(dtype=policy, name="reduce_norm")
+            self.reduce_norm = batch_norm(dtype=policy, name="reduce_norm").follows(self.reduce)
             for layer in (self.reduce, self.reduce_norm):
                 layer.build((None, None, None, width))
 

@@ -172,7 +172,7 @@ class CMT(ImageModel):
             for grid, (_, _, blocks) in zip(self.grid_sizes, self._stages(), strict=True)
         ]
         self.final_conv = fan_out_conv(self.representation_size, 1, dtype=policy, name="final_conv")
-        self.final_norm = batch_norm(dtype=policy, name="final_norm")
+        self.final_norm = batch_norm(dtype=policy, name="final_norm").follows(self.final_conv)
         self.head_dropout = keras.layers.Dropout(self.dropout, dtype=policy, name="dropout")
 
     def _find_grid_sizes(self):
