@@ -18,6 +18,10 @@ MODELS = [
     ("vit", {**PATCHES, "pool": "map", "layer_scale_init": 0.5}),
     ("deit_distilled", PATCHES),
     ("hybrid", {**ATTENTION, "image_size": 32, "patch_size": 1, "resnet_stages": (1, 1)}),
+    (
+        "levit",
+        {**TINY, "image_size": 64, "width": (8, 12), "num_heads": 2, "key_dim": 4},
+    ),
     ("mixer", {**TINY, "patch_size": 8, "tokens_mlp_dim": 8, "channels_mlp_dim": 32}),
 ]
 
@@ -38,7 +42,8 @@ def served(model):
 def test_weights_of_blocks_stored_in_bfloat16_change_no_bit(family, arguments):
     model = make_model(family, arguments, "mixed_bfloat16")
     stored = in_precision(model, None)
-    kernels = [w for w in stored.weights if w.path.endswith(("dense_in/kernel", "qkv/kernel"))]
+    ends = ("dense_in/kernel", "qkv/kernel", "dense_in/linear/kernel", "qkv/linear/kernel")
+    kernels = [w for w in stored.weights if w.path.endswith(ends)]
     assert kernels and all(weight.dtype == "bfloat16" for weight in kernels)
     assert all(w.dtype == "float32" for w in stored.weights if "norm" in w.path)
     images = np.random.default_rng(1).uniform(-1, 1, (3, *model.input_shape[1:]))

@@ -29,9 +29,19 @@ MODELS = {
     "flexivit": {**_PATCHES, "position_grid_size": 3, "default_patch_size": 4},
     "cct": {**_VIT, "tokenizer_layers": 2, "position_embedding": "sincos1d"},
     "compact_vit": _PATCHES,
+    "dynamic_vit": {**_PATCHES, "pruning_blocks": (1,), "keep_ratios": (0.5,)},
     "vit_lite": _PATCHES,
     "vit_c": {**_VIT, "stem_widths": (4, 4, 6)},
     "cmt": {**_BODY, "width": (8, 16), "num_heads": (1, 2), "key_value_reduction": (2, 1)},
+    "levit": {
+        **_BODY,
+        "image_size": 32,
+        "width": (8, 12),
+        "depth": (1, 2),
+        "num_heads": 2,
+        "key_dim": 4,
+        "stem_widths": (4, 8),
+    },
     "cvt": {**_BODY, "width": (8, 16), "depth": (1, 2), "num_heads": (1, 2)},
 }
 

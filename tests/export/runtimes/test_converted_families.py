@@ -16,6 +16,14 @@ FAMILIES = {
     "mixer": {"mlp_dim": None, "num_heads": None, "tokens_mlp_dim": 8, "channels_mlp_dim": 32},
     "vit_c": {"patch_size": None, "stem_widths": (4, 4, 6, 8)},
     "flexivit": {},
+    "levit": {
+        "image_size": 64,
+        "width": (8, 12),
+        "depth": (1, 2),
+        "key_dim": 4,
+        "mlp_dim": None,
+        "patch_size": None,
+    },
 }
 
 
