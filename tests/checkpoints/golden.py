@@ -19,6 +19,7 @@ FAMILIES = (
     "levit",
     "cvt",
     "cmt",
+    "dynamic_vit",
 )
 
 
@@ -110,6 +111,7 @@ _KINDS = (
     ("hybrid", "hybrid"),
     ("mixer", "mixer"),
     ("ViT_", "vit_c"),
+    ("DynamicViT", "dynamic_vit"),
     ("CCT", "cct"),
     ("CVT", "compact_vit"),
     ("ViT-Lite", "vit_lite"),
@@ -138,6 +140,8 @@ _KEYWORDS = {
     "depth": "depth",
     "heads": "num_heads",
     "mlp_dim": "mlp_dim",
+    "pruning_before_blocks": "pruning_blocks",
+    "keep_ratio": "keep_ratios",
     "num_classes": "num_classes",
     "representation_size": "representation_size",
     "tokens_mlp_dim": "tokens_mlp_dim",

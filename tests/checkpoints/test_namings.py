@@ -93,6 +93,11 @@ MODELS = {
         "pycls",
     ),
     "patchify twin": ("vit_c", _VIT, "pycls"),
+    "dynamic": (
+        "dynamic_vit",
+        _VIT | {"pruning_blocks": (1,), "keep_ratios": (0.5,)},
+        "dynamic_vit",
+    ),
     "compact": ("compact_vit", _VIT, "compact_transformers"),
     "compact, convolutions": (
         "cct",

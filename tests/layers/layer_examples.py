@@ -187,6 +187,7 @@ EXAMPLES = {
         layers.CompactEncoderBlock, **_ENCODER, activation="gelu", stochastic_depth=0.1
     ),
     "SequencePooling": Example(layers.SequencePooling, {}, (2, 5, 6), (2, 6)),
+    "TokenPredictor": Example(layers.TokenPredictor, {}, (2, 5, 8), (2, 5, 2)),
     "MAPHead": Example(layers.MAPHead, {"num_heads": 2, "mlp_dim": 8}, (2, 5, 6), (2, 6)),
     "StandardizedConv2D": Example(
         layers.StandardizedConv2D, _STANDARDIZED, (2, 4, 7, 3), (2, 2, 4, 5)

@@ -155,6 +155,12 @@ CMT = {
     "cmt_s": 26_256_160,
     "cmt_b": 45_715_076,
 }
+# Counted in models that raoyongming/DynamicViT built.
+DYNAMIC_VIT = {
+    "dynamic_vit_256": 10_304_942,
+    "dynamic_vit_s16": 22_774_414,
+    "dynamic_vit_b16": 89_452_846,
+}
 PARAMETERS = (
     VISION_TRANSFORMER
     | ATTENTION_POOLED
@@ -165,6 +171,7 @@ PARAMETERS = (
     | EARLY_CONVOLUTIONS
     | FLEXIVIT
     | COMPACT_TRANSFORMERS
+    | DYNAMIC_VIT
     | CVT
     | CMT
     | LEVIT
@@ -261,6 +268,7 @@ def test_table_of_attention_pooled_variants_follows_from_their_sizes(name, sizes
         ("deit_b16_distilled", {"image_size": 384}, 87_630_032),
         ("deit_b16_distilled", {"num_classes": 0}, 87_338_192 - 2 * 769_000),
         ("flexivit_s", {"image_size": 384}, 22_878_568),
+        ("dynamic_vit_s16", {"pruning_blocks": (6,), "keep_ratios": (0.5,)}, 22_291_914),
         ("cct_7_3x1", {"num_classes": 100}, 3_783_269),
         ("cct_14_7x2", {"image_size": 384}, 22_513_193),
         # timm's FlexiViT

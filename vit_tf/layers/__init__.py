@@ -45,6 +45,11 @@ from vit_tf.layers.resnet import ResNetStage, ResNetStem
 from vit_tf.layers.sequence_pooling import SequencePooling
 from vit_tf.layers.standardized_conv import StandardizedConv2D
 from vit_tf.layers.stochastic_depth import StochasticDepth, constant_rates, linear_rates
+from vit_tf.layers.token_predictor import (
+    TokenPredictor,
+    gumbel_noise,
+    straight_through_decision,
+)
 
 __all__ = [
     "MLP",
@@ -91,6 +96,7 @@ __all__ = [
     "StandardizedConv2D",
     "StochasticDepth",
     "SubsamplingAttention",
+    "TokenPredictor",
     "batch_norm",
     "compiled_by_xla",
     "constant_rates",
@@ -98,6 +104,7 @@ __all__ = [
     "foldable_norms",
     "get_activation",
     "get_initializer",
+    "gumbel_noise",
     "is_compiled_by_xla",
     "linear_rates",
     "pseudo_inverse_matrix",
@@ -105,5 +112,6 @@ __all__ = [
     "resize_matrix",
     "sincos1d",
     "sincos2d",
+    "straight_through_decision",
     "tokenizer_stride",
 ]

@@ -14,7 +14,8 @@ _VARIANTS = [("Ti", 16), ("S", 16), ("B", 16)]
 _VARIANTS_III = [("Ti", 16), ("S", 16), ("M", 16), ("B", 16), ("L", 16), ("H", 14)]
 
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-_DEIT = {
+# What sets a DeiT apart from a ViT.
+DEIT = {
     "activation": "gelu",
     "initialization": "deit",
     "preprocessing": {
@@ -25,8 +26,8 @@ _DEIT = {
     },
 }
 _DEIT_III = {
-    **_DEIT,
-    "preprocessing": {**_DEIT["preprocessing"], "crop_ratio": 1.0},
+    **DEIT,
+    "preprocessing": {**DEIT["preprocessing"], "crop_ratio": 1.0},
     "position_includes_class_token": False,
     "layer_scale_init": 1e-4,
     "stochastic_depth_schedule": "constant",
@@ -112,16 +113,16 @@ def _config(size, patch):
     }
 
 
-register_family("deit", ViT, _DEIT)
-register_family("deit_distilled", DistilledViT, _DEIT)
+register_family("deit", ViT, DEIT)
+register_family("deit_distilled", DistilledViT, DEIT)
 register_family("deit3", ViT, _DEIT_III)
 for _size, _patch in _VARIANTS:
     _name = f"deit_{_size.lower()}{_patch}"
-    register(_name, ViT, _config(_size, _patch) | _DEIT, f"DeiT-{_size}")
+    register(_name, ViT, _config(_size, _patch) | DEIT, f"DeiT-{_size}")
     register(
         f"{_name}_distilled",
         DistilledViT,
-        _config(_size, _patch) | _DEIT,
+        _config(_size, _patch) | DEIT,
         f"DeiT-{_size}-distilled",
     )
 for _size, _patch in _VARIANTS_III:

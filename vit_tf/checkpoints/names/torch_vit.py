@@ -119,12 +119,14 @@ def has_backbone(keys: Collection[str]) -> bool:
 
 
 def _is_plain(keys):
-    return is_vit(keys) and not has_backbone(keys)
+    # DynamicViT's files have names of their own beside these.
+    has_predictors = any(key.startswith("score_predictor.") for key in keys)
+    return is_vit(keys) and not has_backbone(keys) and not has_predictors
 
 
 TIMM = Naming(
     "timm",
-    covers=("ViT", "DistilledViT", "FlexiViT"),
+    covers=("ViT", "DistilledViT", "FlexiViT", "DynamicViT"),
     marker=lambda keys, root: _is_plain(keys) and "model" not in root,
     tensors=tensors,
     position_method="bicubic_antialias",
