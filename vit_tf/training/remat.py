@@ -9,6 +9,7 @@ be the first one and keeps the activations after all.
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import keras
@@ -44,7 +45,9 @@ class Remat:
     """
 
     def __init__(self, model: keras.Model, policy: str):
-        self._scope: keras.StatelessScope | None = None
+        # Each replica is traced in a thread of its own, and where replicas exchange something in
+        # the forward pass these take turns.
+        self._of_thread = threading.local()
         found = [x for x in model._flatten_layers() if isinstance(x, POLICIES[policy])]
         if policy != "none" and not found:
             raise ValueError(
@@ -62,18 +65,18 @@ class Remat:
         Args:
           scope: entered already; holds values of the layers' weights and seeds.
         """
-        self._scope = scope
+        self._of_thread.scope = scope
         try:
             yield
         finally:
-            self._scope = None
+            self._of_thread.scope = None
 
     def _again(self, layer: keras.layers.Layer) -> Callable:
         original = functools.partial(type(layer).call, layer)
 
         @functools.wraps(type(layer).call)
         def call(inputs, *args, **kwargs):
-            scope = self._scope
+            scope = getattr(self._of_thread, "scope", None)
             if scope is None:
                 return original(inputs, *args, **kwargs)
             weights = layer.trainable_variables
