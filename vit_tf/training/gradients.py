@@ -33,6 +33,8 @@ class Gradients:
         device, so that the memory is that of one of them.
       remat: which layers compute their activations again, see `Remat`.
       kernels: what layers compute with, see `layers.kernels`; None: as they are written.
+      unrolled: writes the micro-batches out one after the other, not as a loop: in a loop replicas
+        on CPUs and GPUs cannot exchange what batch norms see.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Gradients:
         accumulation_steps: int,
         remat: str = "none",
         kernels: Kernels | None = None,
+        unrolled: bool = False,
     ):
         self._task = task
         self._model = model
@@ -51,6 +54,7 @@ class Gradients:
         self._accumulation_steps = accumulation_steps
         self._remat = Remat(model, remat)
         self._kernels = kernels
+        self._unrolled = unrolled
         self._statistics = statistics
         self.names: list[str] = []  # of the sums; known once the function is traced
 
@@ -88,10 +92,16 @@ class Gradients:
             return number + 1, gradients, statistics, sums + more_sums
 
         nothing = [tf.zeros(weight.shape, tf.float32) for weight in weights]
-        start = (tf.constant(0), nothing, list(statistics), tf.zeros([MOST_VALUES]))
-        _, gradients, statistics, sums = tf.while_loop(
-            lambda number, *_: number < count, add, start, maximum_iterations=count
-        )
+        state = (tf.constant(0), nothing, list(statistics), tf.zeros([MOST_VALUES]))
+        if self._unrolled:
+            for _ in range(count):
+                with tf.control_dependencies(state[1]):  # so that one is in memory at a time
+                    state = add(*state)
+        else:
+            state = tf.while_loop(
+                lambda number, *_: number < count, add, state, maximum_iterations=count
+            )
+        _, gradients, statistics, sums = state
         gradients = [tf.cast(g, w.dtype) for g, w in zip(gradients, weights, strict=True)]
         return gradients, statistics, sums
 

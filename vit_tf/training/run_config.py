@@ -58,6 +58,11 @@ class RunConfig:
         gradient and each partial sum is rounded to 8 significant bits, the weights are updated in
         their own type after it. Losses and metrics are summed as they are. One replica sends
         nothing, and rounds nothing. Default: the gradients' own type.
+      sync_batch_norm: batch norms normalise by the examples of all replicas together, not by those
+        of their own replica alone. It costs three small all-reduces for each norm, forward, and as
+        many backward; with `accumulation_steps` the micro-batches of all replicas count together.
+        On several CPUs or GPUs it cannot be had with `jit_compile`. Moving averages are equal on
+        all replicas either way.
       ema: averages the weights, and evaluates the averages; see `Ema`. Default: no averages.
       bad_steps: what becomes of steps whose loss or gradient is no number, and of a loss that blows
         up; see `BadSteps`. Default: the run stops with the last good checkpoint kept. None goes on
@@ -89,6 +94,7 @@ class RunConfig:
     accumulation_steps: int = 1
     remat: str = "none"
     all_reduce_dtype: str | None = None
+    sync_batch_norm: bool = False
     ema: Ema | None = None
     bad_steps: BadSteps | None = dataclasses.field(default_factory=BadSteps)
     image_interval: int | None = None

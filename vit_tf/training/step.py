@@ -9,6 +9,7 @@ import tensorflow as tf
 from vit_tf.layers import compiled_by_xla
 from vit_tf.training import cpu_kernels
 from vit_tf.training.bad_steps import Watch
+from vit_tf.training.batch_norms import check_synchronized, prepare_batch_norms
 from vit_tf.training.clipping import global_norm
 from vit_tf.training.ema import Averages
 from vit_tf.training.gradients import (
@@ -49,8 +50,8 @@ class TrainStep:
       sums: what `means` is made from; part of the state of a run that stops within a loop.
 
     Raises:
-      ValueError: if `RunConfig.accumulation_steps` does not divide a replica's batch, or the
-        weights cannot be averaged.
+      ValueError: if `RunConfig.accumulation_steps` does not divide a replica's batch, the weights
+        cannot be averaged, or batch norms cannot be synchronized as asked for.
     """
 
     def __init__(
@@ -74,6 +75,10 @@ class TrainStep:
         frozen = config.optimization.frozen
         self._statistics = batch_statistics(model, frozen)
         self._kernels = cpu_kernels.for_step(strategy, compiled=config.jit_compile)
+        synchronized = prepare_batch_norms(model, config.sync_batch_norm and replicas > 1)
+        on_tpu = is_tpu(strategy)
+        if synchronized and not on_tpu:
+            check_synchronized(config.jit_compile, task.forms)
         self._gradients = Gradients(
             task,
             model,
@@ -82,6 +87,7 @@ class TrainStep:
             config.accumulation_steps,
             config.remat,
             self._kernels,
+            unrolled=synchronized and not on_tpu,
         )
         self._norms = GroupNorms(model.trainable_weights)
         self.averages = config.ema and Averages(config.ema, model, strategy, frozen)
@@ -99,8 +105,8 @@ class TrainStep:
         # On TPUs all is compiled anyway, and an explicit mark fails (tensorflow/tensorflow
         # #58934). XLA cannot hold the gradients' all-reduce of several CPU or GPU replicas: there
         # only augmentation and forward and backward pass are compiled.
-        compiled = config.jit_compile and not is_tpu(strategy)
-        self._in_xla = config.jit_compile or is_tpu(strategy)
+        compiled = config.jit_compile and not on_tpu
+        self._in_xla = config.jit_compile or on_tpu
         self._whole = _jit(self._run) if compiled and replicas == 1 else self._run
         parts = _jit if compiled and replicas > 1 else _same
         self._augmented, self._backward = parts(self._augment), parts(self._gradients)
