@@ -81,6 +81,24 @@ def test_a_distilled_model_s_average_leaves_both_of_its_tokens_out():
     np.testing.assert_allclose(feature, tokens[:, 2:].mean(axis=1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pool", ["token", "gap"])
+def test_only_the_last_stage_of_a_cvt_has_a_class_token(pool):
+    stages = {"image_size": 16, "width": (8, 8), "depth": 1, "num_heads": 2, "patch_size": 3}
+    model = create_model("cvt", **stages, patch_stride=2, patch_padding=1, pool=pool)
+    first, last = (f"stage{stage}/block00/mlp" for stage in (0, 1))
+    feature, tokens = feature_and_tensor(model, f"{first}+{last}+{last}:gap", last)
+    patches = tokens[:, pool == "token" :]
+    assert patches.shape[1] == 4 * 4
+    as_pooled = tokens[:, 0] if pool == "token" else tokens.mean(axis=1)
+    np.testing.assert_allclose(feature[:, 8:16], as_pooled, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(feature[:, 16:], patches.mean(axis=1), rtol=1e-5, atol=1e-6)
+    earlier, tokens = feature_and_tensor(model, first, first)
+    np.testing.assert_allclose(earlier, tokens.mean(axis=1), rtol=1e-5, atol=1e-6)
+    convolved = "stage1/block00/conv_proj_k"
+    feature, keys = feature_and_tensor(model, convolved, convolved)
+    np.testing.assert_allclose(feature, keys.mean(axis=1), rtol=1e-5, atol=1e-6)
+
+
 def test_positions_before_the_class_token_have_none():
     model = create_model("vit", **TINY)
     feature, tokens = feature_and_tensor(model, "with_posemb", "with_posemb")

@@ -12,6 +12,7 @@ from vit_tf.models.features import extract_features
 
 _TRUNK = re.compile(
     r"tokens|(resnet/)?block\d+/(out|unit\d+)"  # what enters the first block, and all blocks' sums
+    r"|stage\d+/out"  # grids of models with stages
     r"|root/pool|resnet/gn_root|stem/conv\d+"  # convolutions before it
 )
 
@@ -34,7 +35,7 @@ def trunk_layers(model: keras.Model) -> list[str]:
     """Names of the outputs of a model's layers, the first first, without their branches.
 
     Of Transformers and Mixers these are `tokens` and each block's `out`, the residual stream; of
-    residual networks the root and each unit.
+    residual networks the root and each unit; of CvT and CMT the grid of each stage.
     """
     return [name for name in model.intermediate_names if _TRUNK.fullmatch(name)]
 

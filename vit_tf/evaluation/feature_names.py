@@ -12,10 +12,11 @@ token if it has one, else by the average.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
+from vit_tf.models.base import ImageModel
 from vit_tf.models.features import check_intermediates
 
 PIXELS = "pixels"
@@ -37,16 +38,19 @@ class TokenLayout:
     Attributes:
       class_tokens: how many tokens stand first that images are classified by.
       before_patches: those and the registers.
+      holds_tokens: whether they stand in a tensor of this name.
     """
 
     class_tokens: int = 0
     before_patches: int = 0
+    holds_tokens: Callable[[str], bool] = lambda tensor: False
 
     @classmethod
-    def of(cls, model: object) -> "TokenLayout":
+    def of(cls, model: ImageModel) -> "TokenLayout":
         """The layout of a model of this package."""
         prefix = getattr(model, "num_prefix_tokens", 0)
-        return cls(prefix, prefix + getattr(model, "num_registers", 0))
+        registers = getattr(model, "num_registers", 0)
+        return cls(prefix, prefix + registers, model.holds_prefix_tokens)
 
 
 def parts_of(name: str) -> list[Part]:
@@ -139,7 +143,7 @@ def _pooled(name: str, part: Part, tensor: tf.Tensor, layout: TokenLayout) -> tf
     has_token = _has_class_token(part.tensor, layout)
     if part.pooling == "token" or (part.pooling is None and has_token):
         return tensor[:, 0]
-    first_patch = layout.before_patches if _holds_all_tokens(part.tensor) else 0
+    first_patch = layout.before_patches if layout.holds_tokens(part.tensor) else 0
     return tf.reduce_mean(tensor[:, first_patch:], axis=1)
 
 
@@ -149,10 +153,4 @@ def _flat(tensor: tf.Tensor) -> tf.Tensor:
 
 
 def _has_class_token(tensor: str, layout: TokenLayout) -> bool:
-    return layout.class_tokens > 0 and _holds_all_tokens(tensor)
-
-
-def _holds_all_tokens(tensor: str) -> bool:
-    """Whether class token and registers, if there are any, stand in a tensor."""
-    in_block = tensor.startswith("block") and not tensor.endswith("attn_weights")
-    return in_block or tensor in ("tokens", "encoded")
+    return layout.class_tokens > 0 and layout.holds_tokens(tensor)

@@ -91,6 +91,11 @@ class ImageModel(keras.Model):
         """Shape of a batch of images, (None, height, width, channels)."""
         return (None, *self.image_size, self.channels)
 
+    def holds_prefix_tokens(self, name: str) -> bool:
+        """Whether the tokens before the patches, if there are any, stand in an intermediate."""
+        in_block = name.startswith("block") and not name.endswith("attn_weights")
+        return in_block or name in ("tokens", "encoded")
+
     def check_images(self, images) -> None:
         """Raises a ValueError unless the images have the model's shape and are no integers."""
         check_images(images, self.image_size, self.channels, self.preprocessing.ops)

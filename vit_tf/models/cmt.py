@@ -254,6 +254,7 @@ class CMT(ImageModel):
                     training=training,
                     intermediates=scope.scope(block.name),
                 )
+            scope.record("out", grid)
         grid = self.final_conv(grid)
         intermediates.record("final_conv", grid)
         grid = ops.silu(self.final_norm(grid, training=training))
@@ -273,7 +274,7 @@ class CMT(ImageModel):
         for stage, depth in enumerate(self.depth):
             parts = CMTBlock.intermediate_names
             blocks = [f"{_block_name(i)}/{part}" for i in range(depth) for part in parts]
-            names += [f"{_stage_name(stage)}/{name}" for name in ("embed", *blocks)]
+            names += [f"{_stage_name(stage)}/{name}" for name in ("embed", *blocks, "out")]
         names += ["final_conv", "head_input", "pre_logits"]
         return names + (["logits"] if self.head is not None else [])
 

@@ -195,6 +195,12 @@ class CvT(ImageModel):
             yield _stage_name(stage), embedding, self.blocks[first : first + depth]
             first += depth
 
+    def holds_prefix_tokens(self, name):
+        """See `ImageModel.holds_prefix_tokens`."""
+        after_attention = ("attn", "after_attn", "mlp", "out")
+        blocks = f"{_stage_name(len(self.width) - 1)}/block"
+        return name.startswith(blocks) and name.rpartition("/")[2] in after_attention
+
     @property
     def heads(self):
         """See `ImageModel.heads`."""
