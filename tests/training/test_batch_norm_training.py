@@ -15,6 +15,7 @@ from vit_tf.training.batch_norms import prepare_batch_norms
 EPSILON = 1e-3  # of the norm in `Regression`, whose momentum is 0.5
 SMALL = {"image_size": 16, "num_classes": 10, "depth": 1, "num_heads": (1, 2), "width": (4, 8)}
 FAMILIES = {
+    "levit": {**SMALL, "stem_widths": (2, 4), "key_dim": 4, "down_num_heads": 1},
     "cvt": {**SMALL, "patch_size": 3, "patch_stride": 2, "patch_padding": 1},
     "cmt": {**SMALL, "stem_width": 4, "key_value_reduction": (2, 1), "representation_size": 6},
 }
@@ -70,7 +71,9 @@ class TestReplicas:
             for ours, theirs in zip(together.run(batch), expected, strict=True):
                 np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize(("family", "remat"), [("cvt", "blocks"), ("cmt", "mlp")])
+    @pytest.mark.parametrize(
+        ("family", "remat"), [("cvt", "blocks"), ("cmt", "mlp"), ("levit", "blocks")]
+    )
     def test_synchronized_families_train_as_on_one_replica(self, family, remat):
         """With activations that are computed again, and with them the exchange of statistics."""
         random = np.random.default_rng(0)

@@ -26,9 +26,15 @@ POLICIES: dict[str, tuple[type[keras.layers.Layer], ...]] = {
         layers.MixerBlock,
         layers.BottleneckUnit,
         layers.PreactivationUnit,
+        layers.OffsetAttention,
+        layers.NormedMLP,
     ),
-    "attention": (layers.MultiHeadSelfAttention, layers.ConvProjectionAttention),
-    "mlp": (layers.MLP, layers.InvertedResidualMLP),
+    "attention": (
+        layers.MultiHeadSelfAttention,
+        layers.ConvProjectionAttention,
+        layers.OffsetAttention,
+    ),
+    "mlp": (layers.MLP, layers.InvertedResidualMLP, layers.NormedMLP),
 }
 
 

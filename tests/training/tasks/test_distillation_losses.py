@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from vit_tf.models import create_model
 from vit_tf.training import KnowledgeDistillation, TokenDistillation
 from vit_tf.training.tasks.distillation import kl_divergence
 
@@ -92,6 +93,26 @@ def test_without_the_teachers_share_only_the_class_head_learns(stored):
     expected = stored["cross_entropy/none/alpha0.5_tau1/grad_class"]
     np.testing.assert_allclose(of_class, expected, rtol=1e-5, atol=1e-6)
     assert not of_dist.any()
+
+
+@pytest.mark.parametrize(("alpha", "learns"), [(0.0, "head"), (1.0, "head_dist")])
+def test_the_heads_of_a_levit_learn_apart(alpha, learns):
+    model = create_model(
+        "levit", width=(8, 12), depth=1, num_heads=2, key_dim=4, image_size=64, num_classes=CLASSES
+    )
+    task = TokenDistillation(lambda: model, SilentTeacher(), alpha=alpha)
+    assert task.build_model() is model
+    random = np.random.default_rng(0)
+    batch = {
+        "image": tf.constant(random.normal(size=(4, 64, 64, 3)), tf.float32),
+        "teacher_logits": tf.constant(random.normal(size=(4, CLASSES)), tf.float32),
+        "label": tf.constant([0, 1, 2, 3]),
+    }
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(task.train_values(model, batch)["loss"])
+    heads = {name: getattr(model, name).kernel.value for name in model.heads}
+    found = tape.gradient(loss, heads, unconnected_gradients="zero")
+    assert [name for name, gradient in found.items() if np.any(gradient)] == [learns]
 
 
 def test_agreement_and_accuracy_of_the_teacher_are_logged(stored):
