@@ -112,16 +112,19 @@ def _row(name, weights):
 
 
 def _family_of(name):
-    """The family of the same class and defaults; of several the one with most defaults."""
+    """The family of the same class of whose defaults the variant shares most and lacks fewest."""
     variant = registered()[name]
     families = {
         family: entry.config
         for family, entry in registered().items()
-        if entry.is_family
-        and entry.model_class is variant.model_class
-        and entry.config.items() <= variant.config.items()
+        if entry.is_family and entry.model_class is variant.model_class
     }
-    return max(families, key=lambda family: len(families[family]))
+
+    def likeness(family):
+        shared = [variant.config.get(key) == value for key, value in families[family].items()]
+        return sum(shared) - (len(shared) - sum(shared))
+
+    return max(families, key=likeness)
 
 
 def _family_table(rows: Sequence[ModelRow]):
