@@ -7,7 +7,13 @@ Numbers, defaults and the encoder's block are those of SHI-Labs/Compact-Transfor
 
 import keras
 
-from vit_tf import layers
+from vit_tf.layers import (
+    CompactEncoderBlock,
+    ConvTokenizer,
+    SequencePooling,
+    SinCos1DPositionEmbedding,
+)
+from vit_tf.layers import tokenizer_stride as total_stride
 from vit_tf.models.arguments import check_count
 from vit_tf.models.registry import register, register_family
 from vit_tf.models.vit import ViT
@@ -128,13 +134,13 @@ class CompactTransformer(ViT):
         super().create_encoder()
         self.sequence_pooling = None
         if self.pool == "sequence":
-            self.sequence_pooling = layers.SequencePooling(
+            self.sequence_pooling = SequencePooling(
                 self.initialization, dtype=self.dtype_policy, name="sequence_pooling"
             )
 
     def create_block(self, name, stochastic_depth):
         """Creates one block of the encoder."""
-        return layers.CompactEncoderBlock(
+        return CompactEncoderBlock(
             self.num_heads,
             self.mlp_dim,
             dropout=self.dropout,
@@ -150,7 +156,7 @@ class CompactTransformer(ViT):
     def create_positions(self, policy):
         """Creates what adds positions to tokens, or None."""
         if self.position_embedding == "sincos1d":
-            return layers.SinCos1DPositionEmbedding(dtype=policy, name="positions")
+            return SinCos1DPositionEmbedding(dtype=policy, name="positions")
         return super().create_positions(policy)
 
     def build(self, input_shape):
@@ -216,12 +222,12 @@ class CCT(CompactTransformer):
             check_count("tokenizer_stride", tokenizer_stride)
         if tokenizer_padding is not None:
             check_count("tokenizer_padding", tokenizer_padding, minimum=0)
-        stride = layers.tokenizer_stride(tokenizer_layers, tokenizer_kernel_size, tokenizer_stride)
+        stride = total_stride(tokenizer_layers, tokenizer_kernel_size, tokenizer_stride)
         super().__init__(patch_size=stride, **kwargs)
 
     def create_stem(self):
         """Creates the convolutions."""
-        self.tokenizer = layers.ConvTokenizer(
+        self.tokenizer = ConvTokenizer(
             (self.tokenizer_width,) * (self.tokenizer_layers - 1) + (self.width,),
             self.tokenizer_kernel_size,
             self.tokenizer_stride,
