@@ -41,6 +41,7 @@ _WHERE = {
     "create_model": "vit_tf.checkpoints",
     "export_model": "vit_tf.export",
     "extract_features": "vit_tf.models",
+    "fold_batch_norms": "vit_tf.models",
     "list_models": "vit_tf.models",
     "list_weights": "vit_tf.checkpoints",
     "load_checkpoint": "vit_tf.checkpoints",

@@ -8,6 +8,7 @@ from vit_tf.export.runtimes import convert, load
 from vit_tf.export.runtimes.served_model import ServedModel
 
 NOT_A_TRANSFORMER = {"depth": None, "mlp_dim": None, "num_heads": None, "patch_size": None}
+STAGES = {"width": (8, 16), "mlp_dim": (16, 24), "depth": (1, 2)}
 FAMILIES = {
     "hybrid": {"image_size": 32, "patch_size": 1, "resnet_stages": (1,)},
     "bit": {**NOT_A_TRANSFORMER, "image_size": 32, "width": None, "resnet_stages": (1,)},
@@ -16,6 +17,8 @@ FAMILIES = {
     "mixer": {"mlp_dim": None, "num_heads": None, "tokens_mlp_dim": 8, "channels_mlp_dim": 32},
     "vit_c": {"patch_size": None, "stem_widths": (4, 4, 6, 8)},
     "flexivit": {},
+    "cvt": {**STAGES, "patch_size": None, "key_value_stride": (2, 1)},
+    "cmt": {**STAGES, "patch_size": None, "stem_width": 4, "key_value_reduction": (2, 1)},
     "levit": {
         "image_size": 64,
         "width": (8, 12),
@@ -31,6 +34,18 @@ FAMILIES = {
 def runtimes():
     for extra in ("ai_edge_litert", "tf2onnx", "onnxruntime", "openvino"):
         pytest.importorskip(extra)
+
+
+@pytest.mark.slow
+def test_hard_swish_is_one_operation_of_litert(runtimes, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    served = ServedModel(write_export(tmp_path / "1", "levit", **FAMILIES["levit"]))
+    folder = convert(served, "litert_float32", str(tmp_path / "litert"))
+    operations = [op["op_name"] for op in Interpreter(f"{folder}/model.tflite")._get_ops_details()]
+    # Three in the stem, and one for each attention and each MLP of three layers and a step.
+    assert operations.count("HARD_SWISH") == 3 + 2 * 4
+    assert "GATHER" not in operations  # the biases of all pairs are constants
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ class TokenDistillation(Distillation):
     the teacher's) and `teacher_accuracy`.
 
     Args:
-      model: makes a model with a distillation head, such as `deit_s16_distilled` or one of the
-        family `deit_distilled`.
+      model: makes a model with a distillation head, such as `deit_s16_distilled` or `levit_256`,
+        or one of the families `deit_distilled` and `levit`.
       teacher: see `Distillation`.
       kind: `"hard"`: cross-entropy with the class that the teacher prefers; `"soft"`: the KL
         divergence at `temperature`, times its square and divided by the number of classes, as the
