@@ -31,7 +31,8 @@ def save_checkpoint(
             `.pth`, `.pt`, `.safetensors`, or `.keras` for the whole Keras model.
         naming: Whose names: "vision_transformer", "big_vision", "mixer", "big_transfer", "deit",
             "timm", "timm_hybrid", "timm_mixer", "timm_bit", "hugging_face", "hugging_face_deit",
-            "pycls", "levit", "timm_levit". None for the usual one of such a model in such a file.
+            "pycls", "levit", "timm_levit", "compact_transformers", "dynamic_vit". None for the
+            usual one of such a model in such a file.
         dtype: "float32", "float16" or "bfloat16".
 
     Raises:
