@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from vit_tf.layers.fan_out_conv import fan_out_depthwise
+from vit_tf.layers.fan_out_conv import beside_identity, fan_out_depthwise
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
 from vit_tf.layers.inverted_residual import InvertedResidualMLP
 from vit_tf.layers.kernels import LayerNorm
@@ -95,11 +95,12 @@ class CMTBlock(keras.layers.Layer):
             intermediates: Takes `local_perception`, a grid before the addition, and as tokens
                 [batch, rows * columns, width] `attn` and `mlp` before theirs, `after_attn`, `out`.
         """
-        perceived = self.local_perception(grid)
-        intermediates.record("local_perception", perceived)
+        if intermediates.wants("local_perception"):
+            intermediates.record("local_perception", self.local_perception(grid))
         shape = ops.shape(grid)
         batch, rows, columns, width = shape
-        tokens = ops.reshape(grid + perceived, (batch, rows * columns, width))
+        grid = beside_identity(self.local_perception, grid)
+        tokens = ops.reshape(grid, (batch, rows * columns, width))
 
         branch = self.attention(
             self.attention_norm(tokens),

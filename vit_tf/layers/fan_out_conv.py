@@ -3,6 +3,7 @@
 import math
 
 import keras
+from keras import ops
 
 
 def fan_out_conv(filters: int, kernel_size: int, strides: int = 1, **kwargs) -> keras.layers.Conv2D:
@@ -44,6 +45,19 @@ def fan_out_depthwise(
         data_format="channels_last",
         **kwargs,
     )
+
+
+def beside_identity(depthwise: keras.layers.DepthwiseConv2D, grid):
+    """Returns grid + depthwise(grid), of stride 1 and padding "same": [batch, rows, columns, c].
+
+    The bias is added to the grid, not to the convolution: TensorFlow's graph optimizer takes a
+    depth-wise convolution, a bias and a sum behind it for an operation that it does not have, and
+    then gives up optimizing, or breaks the graph that other runtimes convert.
+    """
+    convolved = ops.depthwise_conv(
+        grid, depthwise.kernel, strides=1, padding="same", data_format="channels_last"
+    )
+    return convolved + (grid + depthwise.bias)
 
 
 def _normal(filters, kernel_size):

@@ -4,7 +4,7 @@ import keras
 
 from vit_tf.layers.activations import get_activation
 from vit_tf.layers.batch_norm import batch_norm
-from vit_tf.layers.fan_out_conv import fan_out_conv, fan_out_depthwise
+from vit_tf.layers.fan_out_conv import beside_identity, fan_out_conv, fan_out_depthwise
 
 
 @keras.saving.register_keras_serializable(package="vit_tf")
@@ -54,7 +54,7 @@ class InvertedResidualMLP(keras.layers.Layer):
         """Maps [batch, rows, columns, width] to the same shape."""
         hidden = self.norm_in(self._activate(self.conv_in(grid)), training=training)
         hidden = self.dropout_in(hidden, training=training)
-        hidden = self._activate(self.depthwise(hidden) + hidden)
+        hidden = self._activate(beside_identity(self.depthwise, hidden))
         hidden = self.depthwise_norm(hidden, training=training)
         outputs = self.norm_out(self.conv_out(hidden), training=training)
         return self.dropout_out(outputs, training=training)
