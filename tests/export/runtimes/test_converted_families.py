@@ -8,7 +8,6 @@ from vit_tf.export.runtimes import convert, load
 from vit_tf.export.runtimes.served_model import ServedModel
 
 NOT_A_TRANSFORMER = {"depth": None, "mlp_dim": None, "num_heads": None, "patch_size": None}
-STAGES = {"width": (8, 16), "mlp_dim": (16, 24), "depth": (1, 2)}
 FAMILIES = {
     "hybrid": {"image_size": 32, "patch_size": 1, "resnet_stages": (1,)},
     "bit": {**NOT_A_TRANSFORMER, "image_size": 32, "width": None, "resnet_stages": (1,)},
@@ -17,8 +16,7 @@ FAMILIES = {
     "mixer": {"mlp_dim": None, "num_heads": None, "tokens_mlp_dim": 8, "channels_mlp_dim": 32},
     "vit_c": {"patch_size": None, "stem_widths": (4, 4, 6, 8)},
     "flexivit": {},
-    "cvt": {**STAGES, "patch_size": None, "key_value_stride": (2, 1)},
-    "cmt": {**STAGES, "patch_size": None, "stem_width": 4, "key_value_reduction": (2, 1)},
+    "cvt": {"patch_size": None, "width": (8, 16), "mlp_dim": None, "key_value_stride": (2, 1)},
     "levit": {
         "image_size": 64,
         "width": (8, 12),
