@@ -189,7 +189,8 @@ def test_averages_of_statistics_are_computed_with():
     np.testing.assert_allclose(outputs, normalized @ kernel.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", ["cpu", pytest.param("mirrored", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(strategy, tmp_path, train_input):
     """With averages, micro-batches and stochastic depth; on a CPU to the last bit."""
 
