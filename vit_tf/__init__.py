@@ -37,6 +37,7 @@ _WHERE = {
     "Task": "vit_tf.training",
     "Teacher": "vit_tf.training",
     "TokenDistillation": "vit_tf.training",
+    "TokenPruning": "vit_tf.training",
     "count_parameters": "vit_tf.models",
     "create_model": "vit_tf.checkpoints",
     "export_model": "vit_tf.export",

@@ -12,6 +12,7 @@ from vit_tf.training.tasks import (
     KnowledgeDistillation,
     Task,
     TokenDistillation,
+    TokenPruning,
 )
 from vit_tf.training.teachers import CachedTeacher, Teacher, write_answers
 
@@ -29,5 +30,6 @@ __all__ = [
     "Task",
     "Teacher",
     "TokenDistillation",
+    "TokenPruning",
     "write_answers",
 ]

@@ -33,6 +33,7 @@ from vit_tf.training.tasks import (
     FlexiClassification,
     KnowledgeDistillation,
     TokenDistillation,
+    TokenPruning,
 )
 from vit_tf.training.teachers import CachedTeacher, Teacher
 
@@ -63,6 +64,7 @@ _CONFIGURABLE: dict[str, Callable] = {
     "VTABSource": data.VTABSource,
     "Teacher": Teacher,
     "TokenDistillation": TokenDistillation,
+    "TokenPruning": TokenPruning,
     "create_model": create_model,
     "hyper_rule_mixing": hyper_rule.hyper_rule_mixing,
     "hyper_rule_preprocess": hyper_rule.hyper_rule_preprocess,

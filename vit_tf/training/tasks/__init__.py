@@ -6,6 +6,7 @@ from vit_tf.training.tasks.cosub import Cosub
 from vit_tf.training.tasks.flexi import FlexiClassification
 from vit_tf.training.tasks.knowledge_distillation import KnowledgeDistillation
 from vit_tf.training.tasks.token_distillation import TokenDistillation
+from vit_tf.training.tasks.token_pruning import TokenPruning
 
 __all__ = [
     "Classification",
@@ -14,4 +15,5 @@ __all__ = [
     "KnowledgeDistillation",
     "Task",
     "TokenDistillation",
+    "TokenPruning",
 ]

@@ -50,9 +50,13 @@ class Distillation(Classification):
         self._teacher.prepare(model, train_input)
 
     def augment(self, model: keras.Model, batch: Batch, key: tf.Tensor) -> Batch:
-        """Mixes, then adds `"teacher_logits"` [batch, classes]; see `Task.augment`."""
+        """Mixes, then adds what the teacher says; see `Task.augment`."""
         batch = super().augment(model, batch, key)
-        return {**batch, "teacher_logits": self._teacher(batch)}
+        return {**batch, **self.teacher_answers(model, batch)}
+
+    def teacher_answers(self, model: keras.Model, batch: Batch) -> Batch:
+        """What is learned from the teacher besides labels: `"teacher_logits"` [batch, classes]."""
+        return {"teacher_logits": self._teacher(batch)}
 
     def facts(self) -> dict[str, str]:
         """Mixing, and which teacher with which weights; see `Task.facts`."""

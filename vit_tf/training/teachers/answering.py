@@ -1,8 +1,9 @@
 """What a teacher's images go through: a Keras model or a SavedModel, as a function to logits."""
 
 import dataclasses
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import tensorflow as tf
 from vit_tf.analysis.fingerprints import saved_weights_fingerprint, weights_fingerprint
 from vit_tf.checkpoints import load_checkpoint
 from vit_tf.models.base import ImageModel
+from vit_tf.models.features import extract_features
 from vit_tf.models.preprocessing import Preprocessing
 from vit_tf.training.teachers.scaling import BYTES, Scaling
 
@@ -29,6 +31,8 @@ class Answering:
       num_classes: of its outputs, if it tells.
       name: what it is.
       fingerprint: of its weights, in hexadecimal.
+      features: the same images and names of intermediates, to these by name; None of another model
+        than those of `create_model`.
     """
 
     logits: Callable[[tf.Tensor], Any]
@@ -37,6 +41,7 @@ class Answering:
     num_classes: int | None
     name: str
     fingerprint: str
+    features: Callable[[tf.Tensor, Sequence[str]], dict[str, tf.Tensor]] | None = None
 
 
 def of_keras(
@@ -75,6 +80,9 @@ def of_fresh(model: keras.Model, facts: Mapping | Preprocessing | None) -> Answe
         num_classes=getattr(model, "num_classes", None),
         name=getattr(model, "variant", None) or type(model).__name__,
         fingerprint="",
+        features=functools.partial(extract_features, model)
+        if isinstance(model, ImageModel)
+        else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -120,8 +120,32 @@ class Teacher:
           float32 [batch, classes], logits in the order of the student's classes, through which no
           gradient flows.
         """
-        logits = tf.cast(self._outputs(batch["image"]), tf.float32)
-        return tf.stop_gradient(self._map(logits))
+        return self._answers(self._outputs(batch["image"]))
+
+    def with_features(
+        self, batch: Mapping[str, tf.Tensor], names: Sequence[str]
+    ) -> dict[str, tf.Tensor]:
+        """What the teacher says of a batch, and tensors on the way to it.
+
+        Args:
+          batch: as above.
+          names: of intermediates, as `extract_features` takes them.
+
+        Returns:
+          `"logits"` as above, and the tensors by their names, through which no gradient flows.
+
+        Raises:
+          ValueError: if the teacher is no model of `create_model`, or has no such intermediate.
+        """
+        made = self._made()
+        if made.features is None:
+            raise ValueError(
+                f"the teacher {made.name} shows its logits alone; {', '.join(names)} can be had of "
+                "a model of create_model: Teacher.model = @teacher/create_model"
+            )
+        features = made.features(self._as_it_sees(batch["image"]), ["logits", *names])
+        logits = self._answers(features["logits"])
+        return {**{name: tf.stop_gradient(features[name]) for name in names}, "logits": logits}
 
     def facts(self) -> str:
         """What a run says of it, with the hash of its weights, by which another one is noticed."""
@@ -164,17 +188,28 @@ class Teacher:
             getattr(train_input, "class_names", None),
         )
 
-    def _outputs(self, images: tf.Tensor) -> tf.Tensor:
-        made = self._answering
-        if made is None:
+    def _made(self) -> answering.Answering:
+        if self._answering is None:
             raise ValueError(
                 f"what the teacher {self._model} does is in its file, which a plan does not load; "
                 "name the function that builds it, Teacher.model = @teacher/create_model"
             )
-        images = tf.cast(images, tf.float32)
+        return self._answering
+
+    def _as_it_sees(self, images: tf.Tensor) -> tf.Tensor:
+        """The student's images in the teacher's size and range."""
+        made, images = self._made(), tf.cast(images, tf.float32)
         if made.image_size:
             images = resized(images, made.image_size, self._resize)
-        outputs = made.logits(self._scaling().convert(images, made.scaling))
+        return self._scaling().convert(images, made.scaling)
+
+    def _answers(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Logits of the student's classes, of those of the teacher."""
+        return tf.stop_gradient(self._map(tf.cast(outputs, tf.float32)))
+
+    def _outputs(self, images: tf.Tensor) -> tf.Tensor:
+        made = self._made()
+        outputs = made.logits(self._as_it_sees(images))
         if isinstance(outputs, Mapping):
             name = "logits" if "logits" in outputs else next(iter(outputs))
             outputs = outputs[name] if len(outputs) == 1 or name == "logits" else outputs
