@@ -24,7 +24,9 @@ def test_a_tag_is_unique_for_its_model():
 
 
 def test_a_url_stands_in_the_table_once():
-    counts = collections.Counter(row.url for row in list_weights())
+    # A DynamicViT begins with the weights of a DeiT.
+    rows = (row for row in list_weights() if not row.model.startswith("dynamic_vit"))
+    counts = collections.Counter(row.url for row in rows)
     assert [url for url, count in counts.items() if count > 1] == []
 
 

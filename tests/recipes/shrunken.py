@@ -26,6 +26,7 @@ MIXER = {
 # Numbers of three digits that are levels of a colour and no sizes.
 LEVELS = {"125", "123", "114", "129", "124", "112", "111"}
 COMPACT = {key: value for key, value in TRANSFORMER.items() if key != "patch_size"}
+DYNAMIC = {**TRANSFORMER, "pruning_blocks": (1,), "keep_ratios": (0.5,)}
 CVT = {"width": (8, 16), "depth": (1, 2), "num_heads": (1, 2)}
 LEVIT = {"width": (16, 24), "depth": (1, 1), "num_heads": (2, 3), "key_dim": 4}
 CMT = {**CVT, "mlp_dim": 16, "key_value_reduction": (2, 1)}
@@ -53,7 +54,7 @@ def bound(name):
 def shrinking(name, model, data_dir, weights):
     """Bindings that make the recipe which was parsed small, and change nothing else."""
     preprocess = {side: bound(f"{side}/Input.preprocess") for side in ("train", "eval")}
-    scope = "student/" if "distilled" in name else ""
+    scope = "student/" if bound("student/create_model.name") else ""
     student = dict(model)
     macro, size = bound("%IMAGE_SIZE"), bound(f"{scope}create_model.image_size")
     small = name.split("/")[1].startswith(("cifar10", "fashion", "photos"))
@@ -90,6 +91,8 @@ def shrinking(name, model, data_dir, weights):
     for part in ("warmup", "cooldown", "timescale"):
         if bound(f"{schedule}.{part}") is not None:
             lines.append(f"{schedule}.{part} = {2 if part == 'timescale' else 1}")
+    if bound("%BACKBONE_WAITS") is not None:
+        lines.append("BACKBONE_WAITS = 2")
     lines += shrunken_weights(name, student, scope, weights)
     return lines
 
@@ -97,6 +100,10 @@ def shrinking(name, model, data_dir, weights):
 def shrunken_weights(name, student, scope, weights):
     """Bindings of small files in place of the published ones."""
     lines = []
+    if bound("TokenPruning.teacher") is not None:  # it is the student, and drops no tokens
+        config = {key: student[key] for key in (*TRANSFORMER, "image_size")}
+        lines = [f"teacher/create_model.{key} = {value!r}" for key, value in config.items()]
+        return [*lines, f"WEIGHTS = {weights('deit_s16', **config)!r}"]
     if bound("Teacher.model") is not None:
         lines += [f"teacher/create_model.{key} = {value!r}" for key, value in RESNET.items()]
         config = {"image_size": 32, **RESNET}

@@ -71,6 +71,8 @@ PARAMETERS = {
     "recipes/deit_s16_distilled": 22_436_432,
     "recipes/deit_ti16": 5_717_416,
     "recipes/deit_ti16_distilled": 5_910_800,
+    "recipes/dynamic_vit_b16": 89_452_846 - 198 * 768,  # positions and class token stay
+    "recipes/dynamic_vit_s16": 22_774_414 - 198 * 384,
     "recipes/flexivit_i1k_distilled": 86_453_992,
     "recipes/flexivit_i21k": 86_011_624 + head(768, I21K),
     "recipes/levit_128_distilled": 9_213_936,
@@ -130,6 +132,7 @@ STEPS = {
     "recipes/cvt_13": 187_671,  # 1,281,167 x 300 / 2,048
     "recipes/deit3_b16": 500_400,  # 625.5 x 800
     "recipes/deit_b16": 375_300,  # 1,251 x 300
+    "recipes/dynamic_vit_s16": 37_534,  # 1,281,167 x 30 / 1,024
     "recipes/flexivit_i1k_distilled": 112_603,
     "recipes/levit_256_distilled": 625_500,  # 625.5 x 1,000
     "recipes/mixer_b16_i1k": 93_835,
@@ -159,6 +162,7 @@ LEARNING_RATES = {
     "recipes/cvt_13": 2e-3,
     "recipes/deit3_b16": 3e-3,
     "recipes/deit3_s16": 4e-3,
+    "recipes/dynamic_vit_s16": 1e-3,
     "recipes/levit_256_distilled": 2e-3,
     "recipes/scaling_vit_g14": 8e-4,
     "recipes/vit_i1k": 3e-3,

@@ -9,7 +9,7 @@ import re
 
 import gin
 import pytest
-from shrunken import CMT, COMPACT, CVT, FLEXI, LEVIT, MIXER, RESNET, TRANSFORMER, shrinking
+from shrunken import CMT, COMPACT, CVT, DYNAMIC, FLEXI, LEVIT, MIXER, RESNET, TRANSFORMER, shrinking
 
 from vit_tf.training import configuration
 from vit_tf.training.run import run
@@ -45,6 +45,7 @@ RECIPES = {
         TRANSFORMER,
         "TokenDistillation Teacher AdamW epoch_cosine Mixing",
     ),
+    "recipes/dynamic_vit_s16": (DYNAMIC, "TokenPruning Teacher AdamW cosine Mixing"),
     "recipes/fashion_mnist": ({"depth": 2}, "Classification AdamW cosine"),
     "recipes/fashion_mnist_bit": (RESNET, "Classification AdamW cosine"),
     "recipes/fashion_mnist_distilled": (
