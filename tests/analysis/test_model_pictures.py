@@ -38,6 +38,13 @@ def pooled():
 
 
 @pytest.fixture(scope="module")
+def pruned():
+    keras.utils.set_random_seed(2)
+    model = create_model("dynamic_vit", **VIT, pruning_blocks=(1, 2), keep_ratios=(0.5, 0.25))
+    return subject("a pruned vit", model, images=16)
+
+
+@pytest.fixture(scope="module")
 def mixer():
     sizes = {"patch_size": 8, "width": 8, "depth": 1, "tokens_mlp_dim": 4, "channels_mlp_dim": 4}
     return subject("a mixer", create_model("mixer", **TINY, **sizes))
@@ -49,8 +56,10 @@ def drawn(name, *subjects):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_every_picture_draws_one_model_and_several_and_teaches(name, vit, pooled):
+def test_every_picture_draws_one_model_and_several_and_teaches(name, vit, pooled, pruned):
     picture = PICTURES[name]
+    if picture.lacks(vit.model):  # it is of other models
+        vit, pooled = (dataclasses.replace(pruned, name=s.name) for s in (vit, pooled))
     assert re.fullmatch(r"[a-z_]+", name)  # names become files and links
     assert picture.title and len(picture.text) > 100
     assert list(drawn(name, vit).figures) == [""]
@@ -98,6 +107,12 @@ def test_rollouts_of_models_stand_beside_the_image_and_pools_beside_them(vit, po
     maps = attention_maps(pooled.model, pooled.images[:2], ["rollout", "pool"])
     for panel, attention in zip(second[2:], (maps["rollout"], maps["pool"].mean(1)), strict=True):
         np.testing.assert_array_equal(panel, attention_overlay(pooled.seen[1], attention[1]))
+
+
+@pytest.mark.parametrize("name", [n for n in PICTURES if n.startswith("attention")])
+def test_attention_of_a_model_that_drops_patches_is_drawn(name, pruned):
+    (figure,) = drawn(name, pruned).figures.values()
+    assert figure.axes
 
 
 def test_heads_are_of_the_first_image_with_the_pools_at_the_end(pooled):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from vit_tf.checkpoints import load_checkpoint, save_checkpoint
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.export import ExportOptions, export_saved_model
+from vit_tf.export.forms import forms_of
 from vit_tf.export.serving_module import ServingModule
 from vit_tf.models import create_model
 from vit_tf.training import Classification
@@ -28,7 +29,8 @@ def make(family, image_size, **changes):
 def serving(model, image_sizes, preprocess=None):
     predict = functools.partial(Classification(lambda: model).predict_values, model)
     preprocess = Preprocess(preprocess or model.preprocessing.ops)
-    return ServingModule(model, predict, preprocess, NAMES, image_sizes=image_sizes)
+    forms = forms_of(model, predict, preprocess, image_sizes)
+    return ServingModule(model, predict, preprocess, NAMES, forms=forms)
 
 
 @pytest.mark.parametrize(

@@ -167,9 +167,12 @@ def _image_distances(weights: Any, distances: Any, renormalize: bool) -> Any:
             f"attention between {weights.shape[-1]} tokens cannot be between {patches} patches; "
             "give the grid_size of the attention's own patches"
         )
+    # The rows of tokens that are gone are zero: they attend to nothing, and do not count.
+    there = ops.any(weights[:, :, others:] > 0, axis=-1)
     weights = weights[:, :, others:, others:]
     reach = ops.einsum("ihqk,qk->ihq", weights, distances)
     if renormalize:
         # A row that attends to no patch at all has no distance but 0.
         reach = reach / ops.maximum(ops.sum(weights, axis=-1), _SMALLEST_SUM)
-    return ops.mean(reach, axis=-1)
+    queries = ops.sum(ops.cast(there, reach.dtype), axis=-1)
+    return ops.sum(reach, axis=-1) / ops.maximum(queries, 1)

@@ -8,6 +8,7 @@ are left out.
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +19,12 @@ from matplotlib.figure import Figure
 
 from vit_tf.analysis.attention_overlay import attention_overlay
 from vit_tf.analysis.attention_rollout import attention_rollout, rollout_map
+from vit_tf.analysis.image_panels import image_panels
 from vit_tf.analysis.in_batches import Progress, in_batches
+from vit_tf.analysis.kept_patches import among_all_tokens, kept_positions_of_blocks
 from vit_tf.models.features import extract_features
 
 MAPS = ("rollout", "layers", "heads", "pool")
-_LETTERS_PER_INCH = 14  # of a row's title
 _POOL = "map_head/attn_weights"
 
 
@@ -68,6 +70,8 @@ class SelfAttention:
 def self_attention(model: keras.Model, images: Any, **arguments) -> SelfAttention:
     """Attention between tokens of a model of this package.
 
+    Of a model that drops patches the dropped ones attend to nothing, and nothing attends to them.
+
     Args:
       model: the model.
       images: [batch, height, width, channels], preprocessed.
@@ -82,10 +86,17 @@ def self_attention(model: keras.Model, images: Any, **arguments) -> SelfAttentio
             f"the model {_name(model)} has no attention between tokens; give a Transformer, such "
             "as vit_b16"
         )
-    found = extract_features(model, images, ["stem", *names], **arguments)
+    kept = kept_positions_of_blocks(model)
+    found = extract_features(model, images, ["stem", *names, *set(kept.values())], **arguments)
+    layers = []
+    for index, name in enumerate(names):
+        weights = ops.cast(found[name], "float32")
+        if index in kept:
+            weights = among_all_tokens(weights, found[kept[index]], math.prod(model.grid_size))
+        layers.append(weights)
     class_tokens = model.num_prefix_tokens
     return SelfAttention(
-        [ops.cast(found[name], "float32") for name in names],
+        layers,
         tuple(found["stem"].shape[1:3]),
         class_tokens,
         class_tokens + model.num_registers,
@@ -185,29 +196,11 @@ def plot_attention_maps(
     for name, of_images in maps.items():
         if len(of_images) != len(seen[name]):
             raise ValueError(f"{len(seen[name])} images, but {len(of_images)} maps of {name!r}")
-    plain = next(iter(seen.values()))
-    count, height, width = plain.shape[:3]
-    first = int(with_image)
-    columns = len(maps) + first
-    size = (panel * columns + 0.5, panel * count * height / width + 0.5)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
-    grid = figure.subplots(count, columns, squeeze=False)
-    for axes in grid.ravel():
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-    if with_image:
-        for axes, image in zip(grid[:, 0], plain, strict=True):
-            axes.imshow(image)
-    for column, (name, of_images) in zip(grid[:, first:].T, maps.items(), strict=True):
-        for axes, image, attention in zip(column, seen[name], of_images, strict=True):
-            axes.imshow(attention_overlay(image, attention))
-        column[0].set_title(name, fontsize=8, pad=3)
-    letters = int(panel * height / width * _LETTERS_PER_INCH)
-    for axes, name in zip(grid[:, 0], row_titles, strict=False):
-        axes.set_ylabel(name if len(name) <= letters else f"{name[: letters - 1]}…", fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    return figure
+    columns = {"": next(iter(seen.values()))} if with_image else {}
+    for name, of_images in maps.items():
+        pairs = zip(seen[name], of_images, strict=True)
+        columns[name] = [attention_overlay(image, attention) for image, attention in pairs]
+    return image_panels(columns, row_titles, title, panel)
 
 
 def _pool_map(model: keras.Model, images: Any, **arguments) -> Any:

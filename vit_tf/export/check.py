@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from vit_tf.data.preprocess import Preprocess
 from vit_tf.export.example_images import ExampleImages
+from vit_tf.export.forms import Form, Predict
 from vit_tf.export.row_errors import encoded_example
 from vit_tf.export.saved_model_folder import read_signatures
 from vit_tf.export.served_outputs import served_outputs
 
 Outputs = dict[str, np.ndarray]
-Predict = Callable[[tf.Tensor], dict[str, tf.Tensor]]
 
 # Largest difference between an accelerator's outputs and the CPU's as a share of the largest value,
 # by compute dtype: their kernels sum in another order, and round sums to 24 bits in float32
@@ -49,7 +49,7 @@ def check_served(
     class_names: Sequence[str],
     compute_dtype: str = "float32",
     features: Mapping[str, Predict] | None = None,
-    at_sizes: Mapping[str, tuple[Preprocess, Predict]] | None = None,
+    forms: Mapping[str, Form] | None = None,
 ) -> dict[str, Any]:
     """Compares all signatures, called in a fresh process without `vit_tf`, with the evaluation.
 
@@ -68,8 +68,7 @@ def check_served(
       class_names: a name a class.
       compute_dtype: what the model computes in.
       features: such functions for the signatures `embed` and `attention`.
-      at_sizes: by the name of a signature that takes images at another size, the preprocessing and
-        such a function for it.
+      forms: by the name of a signature, another form that it serves.
 
     Returns:
       For the model card: `"images"`, how many; `"signatures"`, the names;
@@ -84,16 +83,16 @@ def check_served(
         "predict": _Evaluated(predict, compute_dtype),
         "preprocess": lambda given: {"images": given},
         **{n: _Evaluated(f, compute_dtype) for n, f in (features or {}).items()},
-        **{n: _Evaluated(f, compute_dtype) for n, (_, f) in (at_sizes or {}).items()},
+        **{n: _Evaluated(f.predict, compute_dtype) for n, f in (forms or {}).items()},
     }
     # What others build on first: its difference explains theirs.
     names = sorted(read_signatures(saved_model), key=lambda name: (_ORDER.get(name, 2), name))
     cases = []
     for name in names:
         seen = images
-        if name in (at_sizes or {}):
-            resized = ExampleImages(encoded[:_FEW], at_sizes[name][0])
-            seen = next(iter(resized()))["image"].numpy()
+        if name in (forms or {}):
+            of_form = ExampleImages(encoded[:_FEW], forms[name].preprocess)
+            seen = next(iter(of_form()))["image"].numpy()
         cases += _cases(name, functions, encoded, seen, preprocess)
     calls = [(case.signature, case.arguments) for case in cases]
     largest = 0.0

@@ -10,14 +10,13 @@ import tensorflow as tf
 
 from vit_tf.export.attention import attention as attention_of
 from vit_tf.export.check import check_served, first_examples
-from vit_tf.export.image_sizes import predict_at, preprocess_at, size_name
+from vit_tf.export.forms import forms_of
 from vit_tf.export.model_card import write_card
 from vit_tf.export.numbered_folder import writing_next_number
 from vit_tf.export.options import ExportOptions
 from vit_tf.export.serving_files import write_serving_files
 from vit_tf.export.serving_module import ServingModule, embedding
 from vit_tf.export.warmup import write_warmup_requests
-from vit_tf.models.arguments import as_pair
 
 
 def export_saved_model(
@@ -59,10 +58,8 @@ def export_saved_model(
     options = options or ExportOptions()
     preprocess = evaluation_input.preprocess
     attention = options.attention
-    module = ServingModule(
-        model, predict, preprocess, class_names, options.top_k, attention, options.image_sizes
-    )
-    sizes = [as_pair("image_sizes", size) for size in options.image_sizes]
+    forms = forms_of(model, predict, preprocess, options.image_sizes)
+    module = ServingModule(model, predict, preprocess, class_names, options.top_k, attention, forms)
     name = options.serving or os.path.basename(os.path.normpath(export_dir))
     examples = first_examples(evaluation_input)
     with writing_next_number(export_dir) as written:
@@ -79,13 +76,7 @@ def export_saved_model(
             class_names,
             model.compute_dtype,
             features,
-            {
-                f"classify_{size_name(size)}": (
-                    preprocess_at(model, size, preprocess),
-                    predict_at(model, size, predict),
-                )
-                for size in sizes
-            },
+            {f"classify_{name}": form for name, form in forms.items()},
         )
         print(
             f"checked: {len(checked['signatures'])} signatures on {checked['images']} images, in a "

@@ -1,6 +1,6 @@
 """What a SavedModel of this package serves: its signatures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,7 +9,7 @@ import tensorflow as tf
 from vit_tf.data.decode import without_calls
 from vit_tf.export.attention import attention as attention_of
 from vit_tf.export.attention import check_attention
-from vit_tf.export.image_sizes import predict_at, preprocess_at, size_name
+from vit_tf.export.forms import Form
 from vit_tf.export.row_errors import (
     blank_failed,
     describe_examples,
@@ -17,7 +17,6 @@ from vit_tf.export.row_errors import (
     map_rows,
     parse_example,
 )
-from vit_tf.models.arguments import as_pair
 from vit_tf.models.features import extract_features
 
 _EMBEDDING, _TOKENS = "pre_logits", "encoded"
@@ -38,14 +37,13 @@ class ServingModule(tf.Module):
       preprocess: evaluation's `vit_tf.data.Preprocess`.
       class_names: a name a class.
       top_k: how many classes to name.
-      image_sizes: further input sizes in pixels, a side or (height, width): `classify_384` is like
-        `classify` for images resized to 384, with the same weights and resized positions.
       attention: what the signature `attention` gives, out of `"rollout"` and `"maps"`; see
         `vit_tf.export.attention`. There is no such signature if it is empty.
+      forms: by name, see `forms_of`: `classify_<name>` is like `classify` in another form, such as
+        for images resized to 384 with resized positions, with the same weights.
 
     Raises:
-      ValueError: the attention is unknown, or the model has none; or it cannot take images of a
-        size.
+      ValueError: the attention is unknown, or the model has none.
     """
 
     def __init__(
@@ -56,7 +54,7 @@ class ServingModule(tf.Module):
         class_names: Sequence[str],
         top_k: int = 5,
         attention: Sequence[str] = (),
-        image_sizes: Sequence[int | tuple[int, int]] = (),
+        forms: Mapping[str, Form] | None = None,
     ):
         super().__init__()
         check_attention(model, attention)
@@ -68,15 +66,9 @@ class ServingModule(tf.Module):
         self.class_names = tf.Variable(list(class_names), trainable=False, dtype=tf.string)
         self._top_k = min(top_k, len(class_names))
         self._attention = tuple(attention)
-        self._at_sizes = {
-            size_name(size): ServingModule(
-                model,
-                predict_at(model, size, predict),
-                preprocess_at(model, size, preprocess),
-                class_names,
-                top_k,
-            )
-            for size in (as_pair("image_sizes", size) for size in image_sizes)
+        self._forms = {
+            name: ServingModule(model, form.predict, form.preprocess, class_names, top_k)
+            for name, form in (forms or {}).items()
         }
         self._images = tf.TensorSpec([None, *preprocess.image_shape], tf.float32, name="images")
         # What several signatures do is one function each, so that they share its graph.
@@ -101,7 +93,7 @@ class ServingModule(tf.Module):
         """The functions to serve by name.
 
         `serving_default` and `classify`, `tf_example`, `preprocess`, of models of `create_model`
-        `embed`, and where asked for `attention` and `classify_<size>`, take strings [batch];
+        `embed`, and where there are `attention` and `classify_<form>`, take strings [batch];
         `image`, `image_float` and `model` take `images`. Each is described at its method.
         """
         encoded = tf.TensorSpec([None], tf.string, name="image_bytes")
@@ -123,8 +115,8 @@ class ServingModule(tf.Module):
             functions["embed"] = _function(self.embed, encoded)
         if self._attention:
             functions["attention"] = _function(self.attention, encoded)
-        for size, module in self._at_sizes.items():
-            functions[f"classify_{size}"] = _function(module.classify, encoded)
+        for name, module in self._forms.items():
+            functions[f"classify_{name}"] = _function(module.classify, encoded)
         return functions
 
     def classify(self, image_bytes: tf.Tensor) -> Outputs:

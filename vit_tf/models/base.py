@@ -3,7 +3,8 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -74,6 +75,14 @@ class ImageModel(keras.Model):
         self.lora = None
         self.load_report = None
         self.norms_folded = False
+
+    @property
+    def forms(self) -> dict[str, Callable[[], AbstractContextManager]]:
+        """Other ways to answer with the same weights: contexts by name, within which `call` does.
+
+        An export serves each as `classify_<name>`.
+        """
+        return {}
 
     @property
     def card(self) -> ModelCard:

@@ -4,8 +4,10 @@ A DeiT that drops tokens on its way: at some blocks a small module scores the to
 best go on. Numbers follow raoyongming/DynamicViT, `models/dyvit.py`.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import keras
 from keras import ops
@@ -75,6 +77,7 @@ class DynamicViT(ViT):
             for stage in range(len(self.pruning_blocks))
         ]
         self.seed_generator = keras.random.SeedGenerator()
+        self._drops = True
 
     def _check_pruning(self):
         blocks, ratios = self.pruning_blocks, self.keep_ratios
@@ -90,6 +93,20 @@ class DynamicViT(ViT):
                 f"keep_ratios={ratios} must be {len(blocks)} shares in (0, 1], one for each of "
                 f"pruning_blocks={blocks}, none larger than the one before it."
             )
+
+    @contextlib.contextmanager
+    def keeping_all(self) -> Iterator[None]:
+        """Within, inference drops no token: what the unpruned model says."""
+        self._drops = False
+        try:
+            yield
+        finally:
+            self._drops = True
+
+    @property
+    def forms(self) -> dict[str, Callable[[], AbstractContextManager]]:
+        """`"full"` drops no token, `"pruned"` does, as the model usually is; see `ImageModel`."""
+        return {"full": self.keeping_all, "pruned": contextlib.nullcontext}
 
     @property
     def kept_tokens(self) -> tuple[int, ...]:
@@ -150,7 +167,7 @@ class DynamicViT(ViT):
         patches = tokens.shape[1] - 1
         positions = ops.broadcast_to(ops.arange(patches), (ops.shape(tokens)[0], patches))
         for index, block in enumerate(self.blocks):
-            if index in self.pruning_blocks:
+            if self._drops and index in self.pruning_blocks:
                 stage = self.pruning_blocks.index(index)
                 scope = intermediates.scope(f"predictor{stage}")
                 log_probs = self.predictors[stage](tokens[:, 1:])

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from vit_tf.analysis.model_pictures import attention, layers, weights
+from vit_tf.analysis.model_pictures import attention, layers, pruning, weights
 from vit_tf.analysis.model_pictures.picture import Subject
 
 # A page shows them in this order. A further picture is an entry of such a table.
-PICTURES = {**weights.PICTURES, **attention.PICTURES, **layers.PICTURES}
+PICTURES = {**weights.PICTURES, **attention.PICTURES, **pruning.PICTURES, **layers.PICTURES}
 
 
 @dataclasses.dataclass(frozen=True)
