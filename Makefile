@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-distillation benchmark-input benchmark-memory \
+.PHONY: help install quickstart test test-slow benchmark-cifar10 benchmark-compact benchmark-distillation \
+	benchmark-efficient-models benchmark-input benchmark-memory \
 	benchmark-transfer benchmark-remat benchmark-serving benchmark-tpu benchmark-tpu-cost benchmark-scaling benchmark-train-step \
 	benchmark-inference model-table docs lint format clean
 
@@ -34,6 +35,12 @@ benchmark-cifar10: $(STAMP)  ## a small ViT on CIFAR-10: make benchmark-cifar10 
 
 benchmark-distillation: $(STAMP)  ## a student with and without a teacher: make benchmark-distillation DATA_DIR=data/cifar10
 	$(BIN)/python benchmarks/distillation.py --data_dir=$(or $(DATA_DIR),data/cifar10)
+
+benchmark-compact: $(STAMP)  ## CCT-2/3x2 beside a ViT of its size: make benchmark-compact DATA_DIR=data/cifar10
+	$(BIN)/python benchmarks/compact.py --data_dir=$(or $(DATA_DIR),data/cifar10)
+
+benchmark-efficient-models: $(STAMP)  ## LeViT beside EfficientNets, DynamicViT beside itself unpruned
+	$(BIN)/python benchmarks/efficient_models.py
 
 model-table: $(STAMP)  ## rewrites the README's tables of models: a few minutes
 	$(BIN)/python tools/model_table.py README.md
