@@ -96,6 +96,10 @@ def test_what_has_no_such_map_is_named():
     )
     with pytest.raises(ValueError, match="the model Mixer has no attention between tokens"):
         attention_maps(mixer, IMAGES)
+    sizes = {"width": (8, 16), "depth": 1, "num_heads": 1, "key_dim": 4}
+    levit = create_model("levit", **SMALL, **sizes)
+    with pytest.raises(ValueError, match="the model LeViT has attention between tokens that are o"):
+        attention_maps(levit, IMAGES)
 
 
 def test_the_picture_lays_every_map_over_its_image():

@@ -34,6 +34,15 @@ def attention_layers(model: keras.Model) -> list[str]:
     return [n for n in names if n.startswith("block") and n.endswith("/attn_weights")]
 
 
+def lacks_attention(model: keras.Model) -> str:
+    """Why there is no attention between the patches of a model from first to last; else empty."""
+    if attention_layers(model):
+        return ""
+    if any(name.endswith("_weights") for name in getattr(model, "intermediate_names", ())):
+        return "has attention between tokens that are others in each stage"
+    return "has no attention between tokens"
+
+
 @dataclasses.dataclass(frozen=True)
 class SelfAttention:
     """Attention between a batch's tokens, and which tokens they are.
@@ -78,13 +87,13 @@ def self_attention(model: keras.Model, images: Any, **arguments) -> SelfAttentio
       **arguments: what else the model's `call` takes, e.g. `patch_size` of a FlexiViT.
 
     Raises:
-      ValueError: the model has no attention between tokens.
+      ValueError: the model has no attention between tokens, or between others in each stage.
     """
     names = attention_layers(model)
     if not names:
         raise ValueError(
-            f"the model {_name(model)} has no attention between tokens; give a Transformer, such "
-            "as vit_b16"
+            f"the model {_name(model)} {lacks_attention(model)}; give a Transformer of one stage, "
+            "such as vit_b16"
         )
     kept = kept_positions_of_blocks(model)
     found = extract_features(model, images, ["stem", *names, *set(kept.values())], **arguments)

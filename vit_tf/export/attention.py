@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from vit_tf.analysis.attention_maps import attention_layers, self_attention
+from vit_tf.analysis.attention_maps import lacks_attention, self_attention
 
 ATTENTION = ("rollout", "maps")
 
@@ -26,11 +26,12 @@ def check_attention(model: keras.Model, kinds: Sequence[str]) -> None:
                 f"attention {kind!r} is unknown; there are {' and '.join(map(repr, ATTENTION))}."
                 + hint
             )
-    if kinds and not attention_layers(model):
+    why = lacks_attention(model)
+    if kinds and why:
         name = getattr(model, "variant", None) or type(model).__name__
         raise ValueError(
-            f"the model {name} has no attention between tokens, so {' and '.join(kinds)} cannot be "
-            "served; export it without attention"
+            f"the model {name} {why}, so {' and '.join(kinds)} cannot be served; export it without "
+            "attention"
         )
 
 

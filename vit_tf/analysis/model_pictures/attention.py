@@ -11,7 +11,7 @@ from vit_tf.analysis.attention_distance import (
     patch_distances,
     plot_attention_distance,
 )
-from vit_tf.analysis.attention_maps import attention_layers, plot_attention_maps
+from vit_tf.analysis.attention_maps import lacks_attention, plot_attention_maps
 from vit_tf.analysis.model_pictures.picture import Picture, Subject, caption
 from vit_tf.analysis.spread import at_most
 
@@ -82,10 +82,6 @@ def _heads(subjects: Sequence[Subject]) -> dict[str, Figure]:
     return figures
 
 
-def _no_attention(model: keras.Model) -> str:
-    return "" if attention_layers(model) else "has no attention between tokens"
-
-
 PICTURES = {
     "attention_distance": Picture(
         "Attention distance",
@@ -99,7 +95,7 @@ PICTURES = {
         "lack the near ones. Attention to class tokens and registers counts as distance 0. "
         "(Dosovitskiy et al. 2020, figure 7 right; Raghu et al. 2021.)",
         _distance,
-        _no_attention,
+        lacks_attention,
     ),
     "attention_rollout": Picture(
         "Attention rollout",
@@ -112,7 +108,7 @@ PICTURES = {
         "and largest value, so a faint preference looks as strong as a clear one. (Abnar and "
         "Zuidema 2020; Dosovitskiy et al. 2020, figure 6.)",
         _rollout,
-        _no_attention,
+        lacks_attention,
     ),
     "attention_layers": Picture(
         "Attention of each layer",
@@ -122,7 +118,7 @@ PICTURES = {
         "patches on plain background in late layers are tokens that large models use as memory; "
         "registers take that part over (Darcet et al. 2023).",
         _layers,
-        _no_attention,
+        lacks_attention,
     ),
     "attention_heads": Picture(
         "Attention of each head",
@@ -130,6 +126,6 @@ PICTURES = {
         "Heads that differ have different tasks: some find edges, some the object, some a fixed "
         "direction. Heads that all look alike say that the layer has more of them than it uses.",
         _heads,
-        _no_attention,
+        lacks_attention,
     ),
 }
