@@ -36,10 +36,14 @@ def settings(notebook: nbformat.NotebookNode) -> dict[str, object]:
     return values
 
 
+def transformed(cell: nbformat.NotebookNode) -> str:
+    """A code cell as Python, magics and shell commands as calls."""
+    return TransformerManager().transform_cell(cell.source)
+
+
 def python(notebook: nbformat.NotebookNode) -> str:
-    """All code cells as one Python module, magics and shell commands as calls."""
-    transform = TransformerManager().transform_cell
-    return "\n".join(transform(cell.source) for cell in notebook.cells if cell.cell_type == "code")
+    """All code cells as one Python module."""
+    return "\n".join(transformed(cell) for cell in notebook.cells if cell.cell_type == "code")
 
 
 def text(notebook: nbformat.NotebookNode) -> str:

@@ -1,8 +1,9 @@
 """Notebooks are stored clean, begin alike, and name nothing that is not there."""
 
 import ast
-import importlib
+import importlib.util
 import re
+from unittest import mock
 
 import command_lines
 import gin
@@ -14,7 +15,7 @@ from vit_tf.checkpoints.public.catalogue import find
 from vit_tf.models import resolve_name
 
 # A form field of Colab stands behind each setting.
-_FIELD = re.compile(r'^\w+ = .+  # @param \{type: "(string|integer|number|boolean|raw)"\}')
+_FIELD = re.compile(r'^\w+ = .+  # @param \{type: "(string|integer|number|boolean|raw)"\}$')
 _KINDS = {"string": str, "integer": int, "number": float, "boolean": bool, "raw": (list, tuple)}
 _CELLS = range(8, 21)
 
@@ -61,6 +62,25 @@ def test_all_begin_with_the_same_installation(notebook):
     (first, *_) = (code_cells(notebooks.read(path))[0] for path in notebooks.PATHS)
     assert code_cells(notebook)[0].source == first.source
     assert 'REPOSITORY = "' in first.source
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/vit_tf.git"])
+def test_where_the_project_is_missing_it_is_fetched(address, monkeypatch):
+    """On Colab; the shell and its magics are recorded here, and nothing is run."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    shell = mock.Mock()
+    cell = code_cells(notebooks.read(notebooks.PATHS[0]))[0]
+    cell.source = cell.source.replace('REPOSITORY = ""', f"REPOSITORY = {address!r}")
+    namespace = {"get_ipython": lambda: shell}
+    if not address:
+        with pytest.raises(AssertionError, match="REPOSITORY is the address"):
+            exec(notebooks.transformed(cell), namespace)
+        assert not shell.mock_calls
+        return
+    exec(notebooks.transformed(cell), namespace)
+    assert [call[0] for call in shell.mock_calls] == ["system", *["run_line_magic"] * 2]
+    assert shell.system.call_args.args[0].endswith("{REPOSITORY} vit_tf_project")
+    assert shell.run_line_magic.call_args_list[0].args == ("cd", "vit_tf_project")
 
 
 def test_settings_are_fields_of_their_type(notebook):

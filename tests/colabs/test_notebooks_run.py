@@ -247,4 +247,4 @@ def test_laws_are_fitted_to_runs_and_predict_another(run, workplace):
     assert "saturating: the Pareto frontier has" in done.printed("fit")  # too few points, it says
     assert re.search(r"log-log +said [\d.]+%", done.printed("predict"))
     assert done.figures("predict") == 1
-    assert (workplace / "runs/scaling/w32_s160/run.log").exists()
+    assert (workplace / "runs/scaling/w32_s160.log").exists()
