@@ -1,5 +1,6 @@
 """Each notebook runs from top to bottom offline, with tiny settings, and shows what it promises."""
 
+import json
 import os
 import re
 import shutil
@@ -235,16 +236,20 @@ def test_laws_are_fitted_to_runs_and_predict_another(run, workplace):
         IMAGE_SIZE=8,
         PATCH_SIZE=4,
         DEPTH=1,
-        WIDTHS=[16, 32],
-        STEPS=[20, 80],
-        HELD_OUT=160,
+        WIDTHS=[8, 16],
+        STEPS=[2, 8],
+        HELD_OUT=16,
         BATCH_SIZE=64,
     )
-    rows = re.findall(r"^(w\d+_s\d+) .* error ([\d.]+)%", done.printed("points"), re.MULTILINE)
-    errors = {name: float(error) for name, error in rows}
-    assert list(errors) == ["w16_s20", "w16_s80", "w32_s20", "w32_s80"]
-    assert errors["w16_s80"] < errors["w16_s20"] and errors["w32_s80"] < errors["w32_s20"]
+    form = re.compile(r"^(w\d+_s\d+) +(\S+) FLOPs +error (\S+)%", re.MULTILINE)
+    points = {name: (float(c), float(e)) for name, c, e in form.findall(done.printed("points"))}
+    assert list(points) == ["w8_s2", "w8_s8", "w16_s2", "w16_s8"]
+    assert points["w8_s8"][0] == pytest.approx(4 * points["w8_s2"][0], rel=0.01)
+    runs = workplace / "runs" / "scaling"
+    for name, (_, error) in points.items():
+        last = json.loads((runs / name / "metrics.jsonl").read_text().splitlines()[-1])
+        assert error == pytest.approx(100 * (1 - last["accuracy"]), abs=0.06)
     assert "saturating: the Pareto frontier has" in done.printed("fit")  # too few points, it says
     assert re.search(r"log-log +said [\d.]+%", done.printed("predict"))
     assert done.figures("predict") == 1
-    assert (workplace / "runs/scaling/w32_s160.log").exists()
+    assert "evaluation at step 16" in (runs / "w16_s16.log").read_text()
