@@ -6,12 +6,11 @@ from pathlib import Path
 _ABOUT = """\
 # Notebooks
 
-Each opens and runs from top to bottom on Colab, with public weights and data that need no account,
-and is executed by the tests offline, on small data. What you may want to change stands in one cell,
-its settings; papermill sets them too:
+Made for Colab, with public weights and data that need no account, and executed by the tests from
+top to bottom, offline, on small data; none was run on Colab by us yet. What you may want to change
+stands in one cell, its settings; papermill sets them too:
 `papermill colabs/1_quickstart.ipynb done.ipynb -p IMAGE file:///tmp/me.jpg`. Where the project is
-not installed, the first cell installs it from the address that you write there as `REPOSITORY`. No
-notebook was run on Colab by us yet.
+not installed, the first cell installs it from the address that you write there as `REPOSITORY`.
 """
 
 

@@ -249,7 +249,7 @@ def test_laws_are_fitted_to_runs_and_predict_another(run, workplace):
     for name, (_, error) in points.items():
         last = json.loads((runs / name / "metrics.jsonl").read_text().splitlines()[-1])
         assert error == pytest.approx(100 * (1 - last["accuracy"]), abs=0.06)
-    assert "saturating: the Pareto frontier has" in done.printed("fit")  # too few points, it says
+    assert "saturating" in done.printed("fit")  # a law, or that points are too few
     assert re.search(r"log-log +said [\d.]+%", done.printed("predict"))
     assert done.figures("predict") == 1
     assert "evaluation at step 16" in (runs / "w16_s16.log").read_text()
