@@ -149,6 +149,11 @@ def test_no_cell_needs_an_account(notebook):
     assert not re.search(r"google\.colab|kaggle|\blogin\b|api_key|token=", source, re.IGNORECASE)
 
 
+def test_each_is_executed_by_a_test(path):
+    tests = (notebooks.ROOT / "tests" / "colabs" / "test_notebooks_run.py").read_text("utf-8")
+    assert path.name.partition("_")[0] in re.findall(r"= run\(\s*(\d+)", tests)
+
+
 def test_the_readme_lists_each_notebook(path):
     readme = (notebooks.ROOT / "README.md").read_text(encoding="utf-8")
     assert f"colabs/{path.name}" in readme
