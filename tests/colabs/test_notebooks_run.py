@@ -95,38 +95,6 @@ def test_quickstart_names_the_class_and_shows_the_attention(run, classifier):
     assert "pre_logits   (1, 32)" in done.printed("features")
 
 
-def test_all_pictures_are_drawn_of_two_models(run, offline):
-    done = run(
-        5,
-        MODEL="vit",
-        WEIGHTS=str(offline / "tiny.keras"),
-        COMPARED_WITH=str(offline / "tiny.keras"),
-        ARCHIVE=(offline / "flower_photos.tgz").as_uri(),
-        IMAGES=6,
-        SHOWN=2,
-    )
-    shown = {cell: done.markdown(cell) for cell in done.cells}
-    for name, picture in PICTURES.items():
-        (cell,) = (cell for cell, text in shown.items() if f"### {picture.title}\n" in text)
-        assert picture.text.split("\n")[0] in shown[cell], name
-        assert done.figures(cell) >= shown[cell].count("### ")
-    assert "Left out" not in "".join(shown.values())
-
-
-def test_what_is_served_is_the_models_answer(run, classifier, workplace):
-    given, right = classifier
-    done = run(8, **given)
-    read, unreadable = done.printed("load").split("image 1:")
-    assert right in read
-    assert not unreadable.strip().startswith("read")
-    assert (workplace / "runs" / "served" / "1" / "saved_model.pb").exists()
-    percent, name = right.split()
-    (row,) = (line for line in done.printed("command").splitlines() if "0.jpg" in line)
-    assert row.partition("0.jpg")[2].split()[:2] == [name, percent.removesuffix("%")]
-    assert done.figures("attention") == 1
-    assert "tensorflow/serving" in done.printed("serving")
-
-
 def test_a_folder_of_photographs_is_learnt_and_exported(run, offline, workplace):
     done = run(
         2,
@@ -164,28 +132,6 @@ def test_probes_compare_features_with_baselines(run, offline):
     assert [done.figures(cell) for cell in ("shots", "layers")] == [1, 1]
 
 
-def test_files_of_jax_and_pytorch_are_converted(run, shared, workplace):
-    golden = shared / "golden"
-    jax = golden / "vision_transformer" / "vit_token"
-    pytorch = golden / "deit" / "deit_distilled"
-    done = run(
-        6,
-        JAX_FILE=(jax / "checkpoint.npz").as_uri(),
-        PYTORCH_FILE=(pytorch / "checkpoint.pth").as_uri(),
-        IMAGE_SIZE=48,
-    )
-    assert done.printed("load").count(" 0 missing, 0 unexpected, 0 mismatched") == 2
-    assert done.printed("save").count("the same logits: True") == 2
-    assert done.figures("resize") == 1
-    # What was written is the reference's model.
-    size = {**TINY, "num_heads": 4, "image_size": 32, "num_classes": 10}
-    model = vit_tf.create_model("vit", **size)
-    converted = workplace / "runs" / "converted" / "jax.safetensors"
-    vit_tf.load_checkpoint(model, str(converted), strict=True)
-    stored = np.load(jax / "io.npz")
-    np.testing.assert_allclose(model(stored["image"]), stored["logits"], rtol=0, atol=1e-5)
-
-
 def test_a_student_learns_with_and_without_a_teacher(run, offline, workplace):
     done = run(
         4,
@@ -208,6 +154,46 @@ def test_a_student_learns_with_and_without_a_teacher(run, offline, workplace):
     assert [done.figures(cell) for cell in ("curves", "tokens")] == [1, 1]
 
 
+def test_all_pictures_are_drawn_of_two_models(run, offline):
+    done = run(
+        5,
+        MODEL="vit",
+        WEIGHTS=str(offline / "tiny.keras"),
+        COMPARED_WITH=str(offline / "tiny.keras"),
+        ARCHIVE=(offline / "flower_photos.tgz").as_uri(),
+        IMAGES=6,
+        SHOWN=2,
+    )
+    shown = {cell: done.markdown(cell) for cell in done.cells}
+    for name, picture in PICTURES.items():
+        (cell,) = (cell for cell, text in shown.items() if f"### {picture.title}\n" in text)
+        assert picture.text.split("\n")[0] in shown[cell], name
+        assert done.figures(cell) >= shown[cell].count("### ")
+    assert "Left out" not in "".join(shown.values())
+
+
+def test_files_of_jax_and_pytorch_are_converted(run, shared, workplace):
+    golden = shared / "golden"
+    jax = golden / "vision_transformer" / "vit_token"
+    pytorch = golden / "deit" / "deit_distilled"
+    done = run(
+        6,
+        JAX_FILE=(jax / "checkpoint.npz").as_uri(),
+        PYTORCH_FILE=(pytorch / "checkpoint.pth").as_uri(),
+        IMAGE_SIZE=48,
+    )
+    assert done.printed("load").count(" 0 missing, 0 unexpected, 0 mismatched") == 2
+    assert done.printed("save").count("the same logits: True") == 2
+    assert done.figures("resize") == 1
+    # What was written is the reference's model.
+    size = {**TINY, "num_heads": 4, "image_size": 32, "num_classes": 10}
+    model = vit_tf.create_model("vit", **size)
+    converted = workplace / "runs" / "converted" / "jax.safetensors"
+    vit_tf.load_checkpoint(model, str(converted), strict=True)
+    stored = np.load(jax / "io.npz")
+    np.testing.assert_allclose(model(stored["image"]), stored["logits"], rtol=0, atol=1e-5)
+
+
 def test_a_batch_is_shared_by_replicas(run, workplace):
     done = run(
         7,
@@ -226,6 +212,20 @@ def test_a_batch_is_shared_by_replicas(run, workplace):
     assert "batch of 64 = 2 x 32, float32" in done.printed("strategy")
     assert "of 360 test images, 2 replicas" in done.printed("curve")
     assert done.figures("curve") == 1
+
+
+def test_what_is_served_is_the_models_answer(run, classifier, workplace):
+    given, right = classifier
+    done = run(8, **given)
+    read, unreadable = done.printed("load").split("image 1:")
+    assert right in read
+    assert not unreadable.strip().startswith("read")
+    assert (workplace / "runs" / "served" / "1" / "saved_model.pb").exists()
+    percent, name = right.split()
+    (row,) = (line for line in done.printed("command").splitlines() if "0.jpg" in line)
+    assert row.partition("0.jpg")[2].split()[:2] == [name, percent.removesuffix("%")]
+    assert done.figures("attention") == 1
+    assert "tensorflow/serving" in done.printed("serving")
 
 
 def test_laws_are_fitted_to_runs_and_predict_another(run, workplace):
