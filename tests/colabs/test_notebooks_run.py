@@ -47,7 +47,7 @@ def offline(tmp_path_factory):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A folder as a reader has it: the project's, and nothing kept from elsewhere."""
+    """A folder as a reader has it: the project's, nothing kept from elsewhere, and no network."""
     place = tmp_path / "project"
     place.mkdir()
     for folder in ("gin", "tools", "vit_tf"):
@@ -56,6 +56,8 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "KERAS_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # where nobody listens
     return place
 
 
