@@ -7,7 +7,6 @@ are left out.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from vit_tf.analysis.attention_overlay import attention_overlay
 from vit_tf.analysis.attention_rollout import attention_rollout, rollout_map
 from vit_tf.analysis.in_batches import Progress, in_batches
 from vit_tf.models.features import extract_features
+from vit_tf.suggestions import did_you_mean
 
 MAPS = ("rollout", "layers", "heads", "pool")
 _LETTERS_PER_INCH = 14  # of a row's title
@@ -123,8 +123,7 @@ def attention_maps(
     """
     for kind in kinds:
         if kind not in MAPS:
-            close = difflib.get_close_matches(kind, MAPS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(kind, MAPS)
             raise ValueError(
                 f"attention map {kind!r} is unknown; there are {', '.join(map(repr, MAPS))}.{hint}"
             )
