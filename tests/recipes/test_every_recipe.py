@@ -4,13 +4,11 @@ Parameters are the published counts of each model (for 1,000 classes, at 224 pix
 hand for other heads and sizes; steps are examples x epochs / batch.
 """
 
-import functools
 from pathlib import Path
 
 import gin
 import pytest
 
-from vit_tf.data import input as input_module
 from vit_tf.training import configuration, dry_run
 from vit_tf.training.run import run
 
@@ -162,14 +160,6 @@ def clean_gin():
 @pytest.fixture(autouse=True)
 def no_download(tmp_path, monkeypatch):
     monkeypatch.setenv("VIT_TF_CACHE", str(tmp_path))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def preprocessing_shared():
-    """Recipes with the same preprocessing share its trace, half of the time of a plan."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(input_module, "Preprocess", functools.cache(input_module.Preprocess))
-        yield
 
 
 def plan(name):
