@@ -57,6 +57,8 @@ setup(
         "dev": [
             *(requirement for extra in EXTRAS.values() for requirement in extra),
             "hypothesis",
+            "ipykernel",  # runs the notebooks of colabs/
+            "nbclient",  # and executes them in tests
             "playwright",  # drives the browser in the test of the demo
             "pytest",
             "pytest-xdist",

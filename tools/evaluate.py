@@ -6,6 +6,7 @@ r"""Evaluates models on data sets: top-1, top-5 and ReaL accuracy, per class, an
 Every example of a split counts exactly once. Models, several of each:
 
   --model=vit_b16 --weights=B_16.npz         a name of create_model, and a tag or a file
+  --weights=model.keras                      a Keras file, which holds its model
   --gin_file=... --model_dir=runs/a          a run; --checkpoint=latest, best, a step, a path
   --saved_model=runs/a/export                what --mode=export wrote, called as it is served
 

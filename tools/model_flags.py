@@ -6,7 +6,10 @@ from absl import flags
 
 _MODEL = flags.DEFINE_multi_string("model", [], "name of a model; may be given several times")
 _WEIGHTS = flags.DEFINE_multi_string(
-    "weights", [], "of each --model, or one for all: a tag, a file, or none [none: fresh ones]"
+    "weights",
+    [],
+    "of each --model, or one for all: a tag, a file, or none [none: fresh ones]; without --model "
+    "one .keras file a model",
 )
 _SAVED_MODEL = flags.DEFINE_multi_string("saved_model", [], "folder of an export; several times")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "describes the runs; several times")

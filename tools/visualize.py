@@ -8,6 +8,9 @@ r"""Shows what is inside models: filters, positions, and where their attention g
         --checkpoint=best --out=look photos/
     python tools/visualize.py --saved_model=runs/cifar10/export --out=look photos/
 
+  A Keras file:
+    python tools/visualize.py --weights=model.keras --out=look photos/
+
   Several models side by side, such as before and after training; each may be given several times:
     python tools/visualize.py --model=vit_s16 --weights=none --model=vit_s16 \
         --weights=augreg_in21k --out=look photos/

@@ -5,6 +5,7 @@ from pathlib import Path
 import api_pages
 import code_reference
 import gin_reference
+import notebook_pages
 import repository_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -19,9 +20,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the generated pages, and the pictures that they show."""
+    """Adds the generated pages, and the pictures and notebooks that they link to."""
     pages = {
         **api_pages.pages(),
+        "notebooks.md": notebook_pages.page(ROOT),
         "reference/families.md": gin_reference.families_page(),
         "reference/gin.md": gin_reference.configurables_page(),
         "reference/gin_files.md": code_reference.gin_files_page(ROOT),
@@ -31,8 +33,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     }
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
-    for path, picture in repository_pages.pictures(ROOT).items():
-        files.append(File.generated(config, path, abs_src_path=str(picture)))
+    for path, file in {**repository_pages.pictures(ROOT), **notebook_pages.files(ROOT)}.items():
+        files.append(File.generated(config, path, abs_src_path=str(file)))
     return files
 
 

@@ -50,7 +50,7 @@ def test_a_slice_has_a_replica_on_each_device(name, full, devices):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("v5:2x2", "unknown TPU generation 'v5'.*did you mean 'v5.'"),
+        ("v5:2x2", "unknown TPU generation 'v5'.*Did you mean 'v5.'"),
         ("v5e:2x2x1", "shape of 2 numbers.*e.g. 'v5e:2x2'"),
         ("v4:2x2", "shape of 3 numbers.*e.g. 'v4:2x2x1'"),
         ("v5e:3x2", "first two are even"),

@@ -70,7 +70,7 @@ def test_class_names_settle_labels_that_have_gaps(write_csv):
         (
             ["path,lable", "a.png,x"],
             {},
-            "{csv} has no column 'label'; did you mean 'lable'? its columns are path, lable",
+            "{csv} has no column 'label'. Did you mean 'lable'? Its columns are path, lable",
         ),
         (["path,label"], {}, "{csv} has a header but no rows"),
         (["path,label", "a.png,x", "b.png,"], {}, "{csv} line 3: column 'label' is empty"),
@@ -78,7 +78,7 @@ def test_class_names_settle_labels_that_have_gaps(write_csv):
         (
             ["path,label", "a.png,daisy", "b.png,tulipe"],
             {"class_names": ["daisy", "tulip"]},
-            "{csv} line 3: label 'tulipe' is not among the 2 class names; did you mean 'tulip'?",
+            "{csv} line 3: label 'tulipe' is not among the 2 class names. Did you mean 'tulip'?",
         ),
         (
             ["path,label", "a.png,0", "b.png,2"],

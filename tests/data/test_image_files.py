@@ -120,7 +120,7 @@ def test_a_folder_that_may_not_be_read_is_an_error(tmp_path, monkeypatch):
 def test_folder_outside_the_class_names_gets_the_closest(tmp_path):
     touch(tmp_path, "tulipe/1.png")
     message = (
-        f"{tmp_path}: class folder 'tulipe' is not among the 2 class names; did you mean 'tulip'?"
+        f"{tmp_path}: class folder 'tulipe' is not among the 2 class names. Did you mean 'tulip'?"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         list_image_folder(tmp_path, class_names=["daisy", "tulip"])

@@ -1,5 +1,6 @@
 """Preprocessing strings: parsing, seeds, serving; and each op against NumPy or Pillow."""
 
+import functools
 import io
 import re
 
@@ -16,9 +17,18 @@ from vit_tf.data.op_registry import draw, get_op, register_op
 from vit_tf.data.preprocess import Preprocess
 
 
+@functools.lru_cache(maxsize=4)
+def traced(ops: str) -> tf.types.experimental.PolymorphicFunction:
+    """A graph, as inputs run it: eager, each call would trace its decoder anew."""
+    image, seed = tf.TensorSpec([], tf.string), tf.TensorSpec([2], tf.int64)
+    return tf.function(
+        Preprocess(ops), autograph=False, input_signature=[{"image": image, "seed": seed}]
+    )
+
+
 def run(ops: str, encoded: bytes, seed: tuple[int, int] = (0, 0)) -> np.ndarray:
     features = {"image": tf.constant(encoded), "seed": tf.constant(seed, tf.int64)}
-    return Preprocess(ops)(features)["image"].numpy()
+    return traced(ops)(features)["image"].numpy()
 
 
 def saved(image: np.ndarray, file_format: str = "PNG") -> bytes:
@@ -37,7 +47,7 @@ def test_canonical_string_reads_back():
 
 
 def test_misspelt_op_is_answered_with_the_closest():
-    message = "No preprocessing op 'inceptoin_crop'; did you mean inception_crop or "
+    message = "No preprocessing op 'inceptoin_crop'. Did you mean 'inception_crop' or "
     with pytest.raises(ValueError, match=re.escape(message)):
         Preprocess("decode|inceptoin_crop(224)")
 

@@ -129,7 +129,7 @@ def test_augreg_levels_are_those_of_the_paper():
         "strong2": (2, 20, 0.8),
     }
     assert randaugment.augreg_mixup_alpha("strong2") == 0.8
-    message = "got 'stong1'; did you mean strong1"
+    message = "got 'stong1'. Did you mean 'strong1'"
     with pytest.raises(ValueError, match=message):
         randaugment.augreg_mixup_alpha("stong1")
 

@@ -110,7 +110,7 @@ class TestFiles:
             ({"0.png": True}, "0.png: true is not a label"),
             ({"0.png": None}, "0.png: null is not a label"),
             ({"0.png": [[1]]}, "0.png: [1] is not a label"),
-            ({"0.png": "catt"}, "'catt' is not among the 5 class names; did you mean 'cat'?"),
+            ({"0.png": "catt"}, "'catt' is not among the 5 class names. Did you mean 'cat'?"),
             ('"cat"', "holds a JSON str; a list of lists of labels or an object"),
             ("{}", "names no file"),
             ("[[1], [2", "labels.json is not JSON in UTF-8: "),

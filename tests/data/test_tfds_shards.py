@@ -40,7 +40,7 @@ def test_failed_downloads_say_what_to_do(tmp_path, monkeypatch, fault, raised, m
 
 
 def test_an_unknown_name_gets_the_closest(tmp_path):
-    message = "tfds:mnits/x: TFDS has no dataset 'mnits'; did you mean mnist"
+    message = "tfds:mnits/x: TFDS has no dataset 'mnits'. Did you mean 'mnist"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         prepare_tfds("mnits/x", tmp_path)
 

@@ -231,7 +231,7 @@ def test_a_wrong_command_is_found(workplace):
         command_lines.check_call("tools/trian.py")
     with pytest.raises(Exception, match="Unknown command line flag 'modeldir'"):
         command_lines.check_call("tools/train.py", "--modeldir=x")
-    with pytest.raises(ValueError, match="Did you mean cosine"):
+    with pytest.raises(ValueError, match="Did you mean 'cosine"):
         command_lines.check_call(
             "tools/train.py", "--gin_file=gin/quickstart.gin", "--gin_param=cosin.warmup = 3"
         )

@@ -109,9 +109,9 @@ def test_what_the_server_does_not_have_is_named(
 
 
 def test_a_misspelt_signature_is_answered_with_the_closest(predictor, digit_images):
-    with pytest.raises(ValueError, match="no signature 'embedd' .did you mean 'embed'.*classify"):
+    with pytest.raises(ValueError, match="no signature 'embedd'. Did you mean 'embed'.*classify"):
         predictor.outputs("embedd", digit_images[:1])
-    with pytest.raises(ValueError, match="has no signature 'attention'; it has classify"):
+    with pytest.raises(ValueError, match="has no signature 'attention'. It has classify"):
         predictor.attention(digit_images[:1])
 
 

@@ -152,4 +152,4 @@ def test_as_a_process_it_exits_with_0_if_all_is_there_and_with_1_for_an_error(di
     assert found.returncode == 0, found.stderr
     assert "found" in found.stdout and "MISSING" not in found.stdout
     wrong = execute("cosine.warmpu = 3")
-    assert wrong.returncode == 1 and "Did you mean warmup" in wrong.stderr
+    assert wrong.returncode == 1 and "Did you mean 'warmup" in wrong.stderr

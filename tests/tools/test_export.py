@@ -90,7 +90,7 @@ def test_images_may_be_bytes_files_folders_or_patterns(model, files, tmp_path):
         export_model(model, [b"noise"], tmp_path)
     with pytest.raises(ValueError, match="there are 2 class names, and the model has 10 classes"):
         export_model(model, image, tmp_path, class_names=["one", "two"])
-    with pytest.raises(ValueError, match="precision must be one of .* did you mean 'bfloat16'"):
+    with pytest.raises(ValueError, match="precision must be one of .* Did you mean 'bfloat16'"):
         ExportOptions(precision="bfloat")
     assert [folder.name for folder in tmp_path.iterdir()] == ["1"]
 

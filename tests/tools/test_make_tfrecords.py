@@ -188,7 +188,7 @@ def test_bad_images_end_the_tool_with_their_names(call_tool, photos, tmp_path):
         ),
         (
             ["--source=tfds:cifer10"],
-            "tfds:cifer10: TFDS has no dataset 'cifer10'; did you mean cifar10",
+            "tfds:cifer10: TFDS has no dataset 'cifer10'. Did you mean 'cifar10",
         ),
     ],
 )

@@ -275,7 +275,7 @@ def test_a_table_is_for_people_and_csv_has_its_header_even_alone():
         ({}, "name one model: --saved_model, .*; given none"),
         ({"saved_model": "a", "server": "b"}, "name one model: .*; given 2"),
         ({"model": "vit_ti16"}, "--model=vit_ti16 needs --weights: fresh ones know nothing"),
-        ({"weights": "x.npz"}, "name a model: "),
+        ({"weights": "x.npz"}, "--weights goes with --model: x.npz does not say whose"),
         ({"saved_model": "a", "class_names": "b"}, "--class_names goes with --weights and"),
         ({"model_dir": "a"}, "--model_dir needs --gin_file"),
     ],

@@ -148,4 +148,4 @@ def test_what_a_template_submits_is_collected_by_summary(sweep, tmp_path):
     assert "done" in lines[lines.index("accuracy  step  state") + 1]
     status, output = finish(sweep(*flags, "--metric=acuracy"))
     assert status == 1
-    assert "error: no evaluation has a metric 'acuracy'. Did you mean accuracy?" in output
+    assert "error: no evaluation has a metric 'acuracy'. Did you mean 'accuracy'?" in output

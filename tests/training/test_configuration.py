@@ -21,10 +21,13 @@ def clean_gin():
 @pytest.mark.parametrize(
     "binding, message",
     [
-        ("RunConfg.steps = 1", r"No configurable matching 'RunConfg'[\s\S]*Did you mean RunConfig"),
-        ("RunConfig.step = 1", r"doesn't have a parameter named 'step'[\s\S]*Did you mean steps"),
-        ("run.task = @Clasification", r"'@Clasification'[\s\S]*Did you mean Classification"),
-        ("cosine.warmpu = 1", r"named 'warmpu'[\s\S]*Did you mean warmup"),
+        (
+            "RunConfg.steps = 1",
+            r"No configurable matching 'RunConfg'[\s\S]*Did you mean 'RunConfig",
+        ),
+        ("RunConfig.step = 1", r"doesn't have a parameter named 'step'[\s\S]*Did you mean 'steps"),
+        ("run.task = @Clasification", r"'@Clasification'[\s\S]*Did you mean 'Classification"),
+        ("cosine.warmpu = 1", r"named 'warmpu'[\s\S]*Did you mean 'warmup"),
         ("RunConfig.steps 3", r"Couldn't parse statement"),
     ],
 )
@@ -70,12 +73,12 @@ def test_the_command_line_wins_over_the_file():
 @pytest.mark.parametrize(
     "binding, message",
     [
-        ("DATA_DRI = '/nope'", r"nothing refers to the macro DATA_DRI[\s\S]*mean DATA_DIR\?"),
+        ("DATA_DRI = '/nope'", r"nothing refers to the macro DATA_DRI[\s\S]*mean 'DATA_DIR'\?"),
         (
             "trian/Input.batch_size = 7",
-            r"scope 'trian' of trian/Input\.batch_size[\s\S]*mean train",
+            r"scope 'trian' of trian/Input\.batch_size[\s\S]*mean 'train'",
         ),
-        ("eval/TFDSSource.split = %DATA_DRI", r"macro %DATA_DRI is not set[\s\S]*mean DATA_DIR"),
+        ("eval/TFDSSource.split = %DATA_DRI", r"macro %DATA_DRI is not set[\s\S]*mean 'DATA_DIR'"),
         ("tr/TFDSSource.split = 'x'", r"\(as @tr/TFDSSource\)[\s\S]*Known names: eval, train"),
     ],
 )

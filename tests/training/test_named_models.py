@@ -81,6 +81,17 @@ def test_names_take_their_weights_in_order(tmp_path):
     assert other.preprocess == "decode|resize(224)|value_range(0, 1)"
 
 
+def test_a_keras_file_is_a_model_without_a_name(tmp_path):
+    (model,) = load_models(["vit_ti16"])
+    model.model.save(tmp_path / "own.keras")
+    (read,) = load_models(weights=[str(tmp_path / "own.keras")])
+    assert read.name == "own.keras" and read.preprocess == model.preprocess
+    images = np.ones((1, 224, 224, 3), "float32")
+    np.testing.assert_array_equal(read.predict(images), model.predict(images))
+    with pytest.raises(ValueError, match="--weights goes with --model: augreg_in21k does not say"):
+        load_models(weights=["augreg_in21k"])
+
+
 def test_what_does_not_go_together_is_said(tmp_path):
     with pytest.raises(ValueError, match="name a model"):
         load_models()

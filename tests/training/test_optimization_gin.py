@@ -123,7 +123,7 @@ def test_a_users_own_optimizer_and_schedule_drop_in(tmp_path, monkeypatch):
 
 
 def test_a_misspelt_name_answers_with_the_closest():
-    with pytest.raises(ValueError, match="Did you mean MomentumSGD"):
+    with pytest.raises(ValueError, match="Did you mean 'MomentumSGD"):
         configuration.parse([], ["Optimization.optimizer = @MomentumSDG"])
-    with pytest.raises(ValueError, match="Did you mean timescale"):
+    with pytest.raises(ValueError, match="Did you mean 'timescale"):
         configuration.parse([], ["rsqrt.timescal = 10"])

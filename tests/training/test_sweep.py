@@ -361,7 +361,7 @@ def clear_gin():
 
 def test_wrong_bindings_are_found_before_anything_starts(tmp_path, clear_gin):
     runs = grid_runs(["Optimization.lerning_rate = [1, 2]"])
-    message = r"the run lerning_rate=1 cannot be: (?s:.*)Did you mean learning_rate"
+    message = r"the run lerning_rate=1 cannot be: (?s:.*)Did you mean 'learning_rate"
     with pytest.raises(ValueError, match=message):
         Sweep(tmp_path / "s", ["gin/quickstart.gin"], [], runs)
     assert not (tmp_path / "s").exists()

@@ -7,7 +7,6 @@ are left out.
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from vit_tf.analysis.image_panels import image_panels
 from vit_tf.analysis.in_batches import Progress, in_batches
 from vit_tf.analysis.kept_patches import among_all_tokens, kept_positions_of_blocks
 from vit_tf.models.features import extract_features
+from vit_tf.suggestions import did_you_mean
 
 MAPS = ("rollout", "layers", "heads", "pool")
 _POOL = "map_head/attn_weights"
@@ -143,8 +143,7 @@ def attention_maps(
     """
     for kind in kinds:
         if kind not in MAPS:
-            close = difflib.get_close_matches(kind, MAPS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(kind, MAPS)
             raise ValueError(
                 f"attention map {kind!r} is unknown; there are {', '.join(map(repr, MAPS))}.{hint}"
             )

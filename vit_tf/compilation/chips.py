@@ -6,8 +6,9 @@ have, a little less than the chip has, as its message about a program that is to
 """
 
 import dataclasses
-import difflib
 import math
+
+from vit_tf.suggestions import did_you_mean
 
 _TERA, _GIGA, _GIB = 1e12, 1e9, 2**30
 _DOCS = "https://cloud.google.com/tpu/docs/"
@@ -110,10 +111,9 @@ def parse_topology(name: str) -> Topology:
     generation, _, text = name.partition(":")
     chip = CHIPS.get(generation)
     if chip is None:
-        close = difflib.get_close_matches(generation, CHIPS, 1, cutoff=0.3)
-        meant = f"; did you mean {close[0]!r}?" if close else "."
+        hint = did_you_mean(generation, CHIPS, count=1, cutoff=0.3)
         raise ValueError(
-            f"unknown TPU generation {generation!r} in topology {name!r}{meant} Known are "
+            f"unknown TPU generation {generation!r} in topology {name!r}.{hint} Known are "
             f"{', '.join(CHIPS)}"
         )
     example = "2x2x1" if chip.dimensions == 3 else "2x2"

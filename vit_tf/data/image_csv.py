@@ -1,12 +1,12 @@
 """Reads a CSV that lists images and their labels."""
 
 import csv
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from vit_tf.data.image_files import ImageCollection, ImageRecord, list_some, unknown_class
+from vit_tf.suggestions import did_you_mean
 
 
 def read_image_csv(
@@ -73,10 +73,9 @@ def read_image_csv(
 
 def _check_column(csv_path: Path, column: str, header: Sequence[str]) -> None:
     if column not in header:
-        close = difflib.get_close_matches(column, header, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(column, header)
         raise ValueError(
-            f"{csv_path} has no column {column!r}; {hint}its columns are {', '.join(header)}"
+            f"{csv_path} has no column {column!r}.{hint} Its columns are {', '.join(header)}"
         )
 
 

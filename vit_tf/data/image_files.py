@@ -2,12 +2,13 @@
 
 import collections
 import dataclasses
-import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
+
+from vit_tf.suggestions import did_you_mean
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MAX_LISTED = 20
@@ -154,9 +155,8 @@ def _folder_classes(
 
 def unknown_class(name: str, class_names: Sequence[str]) -> str:
     """Says that `name` is none of `class_names`, and which of them come closest."""
-    close = difflib.get_close_matches(name, class_names, n=3)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: {class_names}"
-    return f"{name!r} is not among the {len(class_names)} class names; {hint}"
+    hint = did_you_mean(name, class_names) or f" Known: {class_names}"
+    return f"{name!r} is not among the {len(class_names)} class names.{hint}"
 
 
 def describe_ignored(ignored: collections.Counter[str]) -> str:

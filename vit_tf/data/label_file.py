@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import difflib
 import io
 import json
 import os
@@ -13,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from vit_tf.data.image_files import list_some
+from vit_tf.suggestions import did_you_mean
 
 REAL_FILE_NAME = "ILSVRC2012_val_{:08d}.JPEG"
 _CSV_HEADER = ["filename", "label"]
@@ -139,9 +139,8 @@ def _number(label: Any, num_classes: int, numbers: Mapping[str, int]) -> int:
             return numbers[label]
         if not numbers:
             raise ValueError(f"{label!r} is a name, but the source has no class names")
-        close = difflib.get_close_matches(label, numbers, n=3)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "none is like it"
-        raise ValueError(f"{label!r} is not among the {len(numbers)} class names; {hint}")
+        hint = did_you_mean(label, numbers) or " None is like it"
+        raise ValueError(f"{label!r} is not among the {len(numbers)} class names.{hint}")
     if isinstance(label, bool) or not isinstance(label, int):
         raise ValueError(f"{json.dumps(label)} is not a label (an integer or a class name)")
     if not 0 <= label < num_classes:

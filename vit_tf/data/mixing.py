@@ -4,7 +4,6 @@ Mixup (Zhang et al., 2018) blends all pixels by a share λ ~ Beta(alpha, alpha);
 2019) pastes a box of about a share 1 - λ. Labels are mixed in the proportion that the pixels are.
 """
 
-import difflib
 import math
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ from vit_tf.data.stateless_draws import (
     symmetric_dirichlet,
     uniforms,
 )
+from vit_tf.suggestions import did_you_mean
 
 _CHOICES = {
     "mode": ("batch", "pair", "elementwise"),
@@ -266,8 +266,7 @@ def _checked_minmax(minmax: Sequence[float], cutmix_alpha: float) -> tuple[float
 def _check_choice(name: str, value: str) -> None:
     choices = _CHOICES[name]
     if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f". Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(value, choices)
         raise ValueError(
-            f"Mixing.{name} must be {' or '.join(map(repr, choices))}; given {value!r}{hint}"
+            f"Mixing.{name} must be {' or '.join(map(repr, choices))}; given {value!r}.{hint}"
         )

@@ -1,13 +1,14 @@
 """The names under which preprocessing strings find their ops."""
 
 import dataclasses
-import difflib
 import inspect
 import types
 import typing
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+
+from vit_tf.suggestions import did_you_mean
 
 Features = dict[str, tf.Tensor]
 FeaturesFn = Callable[[Features], Features]
@@ -102,13 +103,8 @@ def register_op(
 def get_op(name: str) -> Op:
     """The op of that name; `ValueError` with the closest names if there is none."""
     if name not in _OPS:
-        close = difflib.get_close_matches(name, _OPS, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {' or '.join(close)}?"
-            if close
-            else f"there are {', '.join(list_ops())}."
-        )
-        raise ValueError(f"No preprocessing op {name!r}; {hint}")
+        hint = did_you_mean(name, _OPS, cutoff=0.5) or f" There are {', '.join(list_ops())}."
+        raise ValueError(f"No preprocessing op {name!r}.{hint}")
     return _OPS[name]
 
 

@@ -138,7 +138,7 @@ class Preprocess:
         Raises:
           ValueError: the image's shape is not fixed.
         """
-        results = self._traced(self.__call__, **features)
+        results = dict(self._specs(finished=True, **features))
         shape = results["image"].shape
         if not shape.is_fully_defined():
             raise ValueError(
@@ -159,16 +159,10 @@ class Preprocess:
         """Whether the last op runs on batches: it can, and gets uint8."""
         if self._last_batched is None:
             return False
-        before = self._traced(lambda features: self._run(features, self._functions[:-1]))
-        return before["image"].dtype == tf.uint8
+        return self._specs(finished=False)["image"].dtype == tf.uint8
 
-    def _traced(self, function: FeaturesFn, **features: tf.TensorSpec) -> dict[str, tf.TensorSpec]:
-        spec = {"image": tf.TensorSpec([], tf.string), "seed": tf.TensorSpec([2], tf.int64)}
-        traced = tf.function(function, autograph=False).get_concrete_function(spec | features)
-        return {
-            name: tf.TensorSpec(value.shape, value.dtype)
-            for name, value in traced.structured_outputs.items()
-        }
+    def _specs(self, finished: bool, **features: tf.TensorSpec) -> dict[str, tf.TensorSpec]:
+        return _specs(str(self), tuple(op for op, _ in self._functions), finished, **features)
 
     def _run(self, features: Features, functions: Sequence[tuple[Op, FeaturesFn]]) -> Features:
         seed = features.get("seed")
@@ -187,6 +181,34 @@ class Preprocess:
                 f"{str(self)!r} has random ops ({', '.join(self.random_ops)}): evaluation and "
                 "serving need a preprocessing without them."
             )
+
+
+@functools.lru_cache(maxsize=128)
+def _specs(
+    text: str, ops: tuple[Op, ...], finished: bool, **features: tf.TensorSpec
+) -> dict[str, tf.TensorSpec]:
+    """Shapes and dtypes of what a preprocessing's ops make of an example.
+
+    A trace takes a good part of a second, and the inputs of a program are often preprocessed alike.
+
+    Args:
+      text: of the preprocessing.
+      ops: what its names stand for.
+      finished: after all ops, as float32, or before the last one.
+      **features: what an example has besides `image` and `seed`.
+    """
+    preprocess = Preprocess(text)
+
+    def run(features: Features) -> Features:
+        return preprocess(features) if finished else preprocess._run(features, functions)
+
+    functions = preprocess._functions[:-1]
+    spec = {"image": tf.TensorSpec([], tf.string), "seed": tf.TensorSpec([2], tf.int64)}
+    traced = tf.function(run, autograph=False).get_concrete_function(spec | features)
+    return {
+        name: tf.TensorSpec(value.shape, value.dtype)
+        for name, value in traced.structured_outputs.items()
+    }
 
 
 def _as_float(features: Features) -> Features:

@@ -1,13 +1,13 @@
 """RandAugment (Cubuk et al. 2019) as big_vision has it, and the levels of AugReg."""
 
 import dataclasses
-import difflib
 
 import tensorflow as tf
 
 from vit_tf.data.augment_ops import big_vision_argument, big_vision_ops, with_sign
 from vit_tf.data.image_ops import on_rgb_and_seed
 from vit_tf.data.op_registry import FeaturesFn, draw, register_op
+from vit_tf.suggestions import did_you_mean
 
 RANDAUG_OPS = (
     "AutoContrast",
@@ -103,7 +103,6 @@ def augreg_mixup_alpha(level: str) -> float:
 
 def _augreg_level(level: str) -> AugRegLevel:
     if level not in AUGREG_LEVELS:
-        close = difflib.get_close_matches(str(level), AUGREG_LEVELS, n=2)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(f"level must be one of {', '.join(AUGREG_LEVELS)}, got {level!r}{hint}")
+        hint = did_you_mean(level, AUGREG_LEVELS, count=2)
+        raise ValueError(f"level must be one of {', '.join(AUGREG_LEVELS)}, got {level!r}.{hint}")
     return AUGREG_LEVELS[level]

@@ -1,12 +1,12 @@
 """Downloads and prepares a dataset of TensorFlow Datasets' own catalogue, with checksums."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from vit_tf.data.beam_shards import pipeline_options
 from vit_tf.data.disk import CHECKSUM_FILE, clear_disk_errors, file_sha256, write_checksums
 from vit_tf.data.shards import DatasetSummary
+from vit_tf.suggestions import did_you_mean
 
 
 def prepare_tfds(
@@ -44,9 +44,8 @@ def prepare_tfds(
         builder = tfds.builder(name, data_dir=out_dir, file_format="tfrecord")
     except tfds.core.DatasetNotFoundError as error:
         base = name.split("/")[0].split(":")[0]
-        close = difflib.get_close_matches(base, tfds.list_builders(), n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see tfds.list_builders()"
-        raise ValueError(f"tfds:{name}: TFDS has no dataset {base!r}; {hint}") from error
+        hint = did_you_mean(base, tfds.list_builders()) or " tfds.list_builders() names all"
+        raise ValueError(f"tfds:{name}: TFDS has no dataset {base!r}.{hint}") from error
     directory = Path(builder.data_dir)
     there = directory.exists() and not overwrite
     mode = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS

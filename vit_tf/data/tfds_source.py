@@ -1,6 +1,5 @@
 """TFDS datasets on disk."""
 
-import difflib
 import os
 import re
 
@@ -10,6 +9,7 @@ import tensorflow_datasets as tfds
 from vit_tf import planning
 from vit_tf.data import tfrecord
 from vit_tf.data.sources import WRITE_HINT, Source, content_of
+from vit_tf.suggestions import did_you_mean
 
 _FILE_NAMES = ("file_name", "filename")  # the former is what TFDS's own ImageNet has
 
@@ -187,8 +187,7 @@ def _label_feature(
         raise ValueError(
             f"{have}, among {sorted(info.features)}; name the one to use with label_feature."
         )
-    close = difflib.get_close_matches(name, labels, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, labels, count=1)
     given = f"{name!r} is a {type(info.features[name]).__name__}" if name in info.features else ""
     raise ValueError(f"{have}; label_feature = {given or f'{name!r} is no feature'}.{hint}")
 
@@ -214,8 +213,7 @@ def split_segments(info: tfds.core.DatasetInfo, folder: str, split: str) -> list
     except (KeyError, ValueError, AssertionError) as error:
         if not unknown:
             raise ValueError(f"{folder}: cannot take the split {split!r}: {error}") from error
-        close = difflib.get_close_matches(unknown[0], list(info.splits))
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(unknown[0], info.splits, count=1)
         raise ValueError(
             f"{folder} has no split {split!r}; it has {', '.join(sorted(info.splits))}.{hint}"
         ) from error

@@ -1,6 +1,5 @@
 """The examples of a VTAB task, out of the TFDS data set that it is made of."""
 
-import difflib
 import os
 
 import tensorflow as tf
@@ -11,6 +10,7 @@ from vit_tf.data import tfrecord
 from vit_tf.data.sources import Source
 from vit_tf.data.tfds_source import dataset_folder, dataset_info, split_segments
 from vit_tf.data.vtab_tasks import TASKS
+from vit_tf.suggestions import did_you_mean
 
 
 class VTABSource(Source):
@@ -32,9 +32,8 @@ class VTABSource(Source):
 
     def __init__(self, task: str, split: str, data_dir: str = "~/tensorflow_datasets"):
         if task not in TASKS:
-            close = difflib.get_close_matches(task, TASKS, n=1)
-            hint = f"Did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"VTAB has no task {task!r}. {hint}It has {', '.join(TASKS)}")
+            hint = did_you_mean(task, TASKS, count=1)
+            raise ValueError(f"VTAB has no task {task!r}.{hint} It has {', '.join(TASKS)}")
         self.task = TASKS[task]
         data_dir = os.path.expanduser(str(data_dir))
         try:

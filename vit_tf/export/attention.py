@@ -1,12 +1,12 @@
 """The attention that a SavedModel serves when it is asked for: all layers' maps, their rollout."""
 
-import difflib
 from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
 from vit_tf.analysis.attention_maps import lacks_attention, self_attention
+from vit_tf.suggestions import did_you_mean
 
 ATTENTION = ("rollout", "maps")
 
@@ -20,11 +20,9 @@ def check_attention(model: keras.Model, kinds: Sequence[str]) -> None:
     """
     for kind in kinds:
         if kind not in ATTENTION:
-            close = difflib.get_close_matches(kind, ATTENTION, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
                 f"attention {kind!r} is unknown; there are {' and '.join(map(repr, ATTENTION))}."
-                + hint
+                + did_you_mean(kind, ATTENTION)
             )
     why = lacks_attention(model)
     if kinds and why:

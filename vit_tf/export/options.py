@@ -1,9 +1,9 @@
 """What can be chosen when a model is exported."""
 
 import dataclasses
-import difflib
 
 from vit_tf.export.attention import ATTENTION
+from vit_tf.suggestions import did_you_mean
 
 PRECISIONS = ("float32", "bfloat16")
 WEIGHTS = ("averages", "raw")
@@ -53,6 +53,5 @@ class ExportOptions:
 def _check(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value is None or value in allowed:
         return
-    close = difflib.get_close_matches(value, allowed, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{name} must be one of {', '.join(allowed)}; given {value!r}{meant}")
+    hint = did_you_mean(value, allowed)
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}; given {value!r}.{hint}")

@@ -1,6 +1,5 @@
 """Activation functions by name."""
 
-import difflib
 import math
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import keras
 from keras import ops
 
 from vit_tf.layers.kernels import kernels_for
+from vit_tf.suggestions import did_you_mean
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
@@ -65,7 +65,6 @@ def get_activation(name: str) -> Callable:
         ValueError: No activation is called `name`; the closest names are given.
     """
     if name not in _ACTIVATIONS:
-        close = difflib.get_close_matches(str(name), _ACTIVATIONS, n=2, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = did_you_mean(name, _ACTIVATIONS, count=2, cutoff=0.4)
         raise ValueError(f"Unknown activation {name!r}.{hint} Known: {', '.join(_ACTIVATIONS)}.")
     return _ACTIVATIONS[name]

@@ -1,9 +1,10 @@
 """How weights start, by the reference implementation that a model follows."""
 
-import difflib
 from collections.abc import Callable
 
 import keras
+
+from vit_tf.suggestions import did_you_mean
 
 _normal = keras.initializers.RandomNormal
 _scaled = keras.initializers.VarianceScaling
@@ -69,8 +70,7 @@ def get_initializer(initialization: str, kind: str, **arguments) -> keras.Initia
         ValueError: There is no such initialization; the closest names are given.
     """
     if initialization not in _REFERENCES:
-        close = difflib.get_close_matches(str(initialization), _REFERENCES, n=2)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = did_you_mean(initialization, _REFERENCES, count=2)
         known = ", ".join(_REFERENCES)
         raise ValueError(f"Unknown initialization {initialization!r}.{hint} Known: {known}.")
     return _REFERENCES[initialization][kind](**arguments)

@@ -4,10 +4,11 @@ A grid [rows, columns, ...] is resized by a matrix [new, old] along its rows and
 its columns. Sizes are known beforehand, so the matrices are constants, the same on every backend.
 """
 
-import difflib
 from collections.abc import Callable
 
 import numpy as np
+
+from vit_tf.suggestions import did_you_mean
 
 
 def resize_matrix(old: int, new: int, method: str) -> np.ndarray:
@@ -32,8 +33,7 @@ def resize_matrix(old: int, new: int, method: str) -> np.ndarray:
         ValueError: No method has this name, or a size is not positive.
     """
     if method not in _METHODS:
-        close = difflib.get_close_matches(str(method), _METHODS, n=2, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = did_you_mean(method, _METHODS, count=2, cutoff=0.4)
         raise ValueError(f"Unknown resize method {method!r}.{hint} Known: {', '.join(_METHODS)}.")
     if old < 1 or new < 1:
         raise ValueError(f"Sizes to resize between must be positive, got {old} and {new}.")

@@ -1,12 +1,12 @@
 """Named intermediate tensors of any model of the garden."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
 
 from vit_tf.layers.intermediates import Intermediates
+from vit_tf.suggestions import did_you_mean
 
 
 def extract_features(
@@ -47,9 +47,8 @@ def check_intermediates(names: Iterable[str], available: Sequence[str]) -> None:
     """
     for name in names:
         if name not in available:
-            close = difflib.get_close_matches(name, available, n=3, cutoff=0.5)
-            hint = f"Did you mean {', '.join(map(repr, close))}?" if close else ""
+            hint = did_you_mean(name, available, cutoff=0.5)
             raise ValueError(
-                f"This model has no intermediate {name!r}. {hint} "
+                f"This model has no intermediate {name!r}.{hint} "
                 f"All {len(available)} names stand in model.intermediate_names."
             )

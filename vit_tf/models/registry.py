@@ -1,7 +1,6 @@
 """Models by name: families with free configuration and their published variants."""
 
 import dataclasses
-import difflib
 import fnmatch
 import inspect
 import re
@@ -13,6 +12,7 @@ import numpy as np
 
 from vit_tf.models.base import constructor_parameters, unused_parameters
 from vit_tf.models.unallocated import without_allocation
+from vit_tf.suggestions import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +183,7 @@ def _is_another_size(name, notation):
 
 
 def _unknown_name(name, known):
-    lowered = {key.lower(): key for key in known}
-    close = difflib.get_close_matches(str(name).lower(), lowered, n=4, cutoff=0.5)
-    hint = f" Did you mean {', '.join(repr(lowered[key]) for key in close)}?" if close else ""
+    hint = did_you_mean(name, known, count=4, cutoff=0.5)
     return f"Unknown model {name!r}.{hint} vit_tf.list_models() lists all names."
 
 
@@ -204,8 +202,7 @@ def _check_keywords(name, model_class, config):
     valid = [*parameters, *(key for key in _COMMON_KEYWORDS if key not in parameters)]
     for key in config:
         if key not in valid:
-            close = difflib.get_close_matches(key, valid, n=2)
-            hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+            hint = did_you_mean(key, valid, count=2)
             raise TypeError(
                 f"Model {name!r} has no parameter {key!r}.{hint} Valid: {', '.join(valid)}."
             )

@@ -22,6 +22,7 @@ from vit_tf.checkpoints import create_model
 from vit_tf.evaluation import probes
 from vit_tf.evaluation.evaluator import ProbeEvaluator
 from vit_tf.models import LoRA
+from vit_tf.suggestions import did_you_mean
 from vit_tf.training import hyper_rule, optimizers, schedules, tables
 from vit_tf.training.bad_steps import BadSteps
 from vit_tf.training.ema import Ema
@@ -337,9 +338,8 @@ def _explain(message: str) -> str:
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"Did you mean {' or '.join(close)}? " if close else ""
-    return f"{hint}Known names: {', '.join(sorted(known)) or 'none'}"
+    names = ", ".join(sorted(known)) or "none"
+    return f"{did_you_mean(name, known)} Known names: {names}".lstrip()
 
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:

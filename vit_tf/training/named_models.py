@@ -14,8 +14,7 @@ from vit_tf.data.sized import fill_size
 from vit_tf.export.saved_keras import keras_model_of, model_card
 from vit_tf.training import configuration
 from vit_tf.training.estimator import Estimator
-
-FRESH = "none"
+from vit_tf.training.named_weights import FRESH, load_keras_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,8 @@ def load_models(
     Args:
       models: names of `create_model`, such as `"vit_b16"`.
       weights: of each of them a tag or path as `create_model` takes it, or `"none"`; one for all
-        if it is a single one. Default: fresh ones.
+        if it is a single one. Default: fresh ones. Without any name: `.keras` files, which hold
+        models as a whole.
       saved_models: folders that `tools/train.py --mode=export` wrote.
       gin_files: describe the runs in `model_dirs`, or if no model is named at all one with fresh
         weights; beside named models, no more than data (see `evaluate_models`).
@@ -73,16 +73,9 @@ def load_models(
       ValueError: if nothing is named, arguments do not go together, or a name is wrong.
       FileNotFoundError: if a file or checkpoint is not there.
     """
-    if len(weights) not in (0, 1, len(models)) or (weights and not models):
-        raise ValueError(
-            f"--weights goes with --model: one for all models or one each; given {len(weights)} "
-            f"for {len(models)}"
-        )
     if model_dirs and not gin_files:
         raise ValueError("--model_dir needs --gin_file, which says what the run's model is")
-    weights = list(weights) or [FRESH]
-    weights = weights * len(models) if len(weights) == 1 else weights
-    named = [_of_name(*pair) for pair in zip(models, weights, strict=True)]
+    named = _of_names(models, weights)
     named += [_of_saved_model(folder) for folder in saved_models]
     if gin_files:
         configuration.parse(gin_files, gin_params)
@@ -99,12 +92,27 @@ def load_models(
     return _distinct(named)
 
 
-def _of_name(name: str, weights: str) -> NamedModel:
-    model = create_model(name, weights=None if weights == FRESH else weights)
-    title = f"{name} fresh" if weights == FRESH else f"{name} {os.path.basename(weights)}"
-    return NamedModel(
-        title, model, model.preprocessing.ops, functools.partial(softmax_values, model)
-    )
+def _of_names(models: Sequence[str], weights: Sequence[str]) -> list[NamedModel]:
+    """Models by their names, each with its weights; without names those of `.keras` files."""
+    if not models:
+        return [_of_model(os.path.basename(path), load_keras_file(path)) for path in weights]
+    if len(weights) not in (0, 1, len(models)):
+        raise ValueError(
+            f"--weights goes with --model: one for all models or one each; given {len(weights)} "
+            f"for {len(models)}"
+        )
+    of_each = weights if len(weights) == len(models) else [*weights, FRESH][:1] * len(models)
+    named = []
+    for name, source in zip(models, of_each, strict=True):
+        fresh = source == FRESH
+        model = create_model(name, weights=None if fresh else source)
+        named.append(_of_model(f"{name} {'fresh' if fresh else os.path.basename(source)}", model))
+    return named
+
+
+def _of_model(title: str, model: keras.Model) -> NamedModel:
+    values = functools.partial(softmax_values, model)
+    return NamedModel(title, model, model.preprocessing.ops, values)
 
 
 def _of_saved_model(folder: str) -> NamedModel:

@@ -8,7 +8,8 @@ import keras
 
 from vit_tf.checkpoints import create_model
 from vit_tf.models.base import ImageModel
-from vit_tf.training.named_models import FRESH
+
+FRESH = "none"
 
 
 def load_named(
@@ -26,7 +27,7 @@ def load_named(
       FileNotFoundError: if a file is not there.
     """
     if model is None:
-        return _load_keras(weights)
+        return load_keras_file(weights)
     if weights is None:
         raise ValueError(
             f"--model={model} needs --weights: a tag, a file, or none for fresh weights"
@@ -47,11 +48,22 @@ def load_named(
     return loaded
 
 
-def _load_keras(weights: str | None) -> ImageModel:
-    if not weights or not weights.endswith(".keras"):
+def load_keras_file(weights: str | None) -> ImageModel:
+    """The model of a `.keras` file, which tells all of it.
+
+    Raises:
+      ValueError: if it is another file, none, or holds no model of this package.
+      FileNotFoundError: if it is not there.
+    """
+    if not weights:
         raise ValueError(
             "name a model: --gin_file and --model_dir of a run, --model and --weights, or "
             "--weights=model.keras"
+        )
+    if not weights.endswith(".keras"):
+        raise ValueError(
+            f"--weights goes with --model: {weights} does not say whose they are, which only a "
+            ".keras file does"
         )
     if not os.path.exists(weights):
         raise FileNotFoundError(f"no file {weights}")

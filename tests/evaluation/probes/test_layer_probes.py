@@ -70,7 +70,7 @@ def test_one_configuration_serves_several_models():
     [
         ({}, ["stem", "pre_logits"], "names no blocks, but stem, pre_logits; name the layers"),
         ({"layers": [2]}, NAMES, "there is no block 2; the model has 2"),
-        ({"layers": ["blok00/out"]}, NAMES, "no layer 'blok00/out'; did you mean block00/out"),
+        ({"layers": ["blok00/out"]}, NAMES, "no layer 'blok00/out'. Did you mean 'block00/out"),
         ({"layers": []}, NAMES, "names no layer"),
         ({"pool": "max"}, NAMES, "one of gap, token, flat or None; given 'max'"),
         ({"probe": LinearProbe(["a", "b"])}, NAMES, "given a LinearProbe"),

@@ -202,7 +202,7 @@ def test_arguments_and_splits_that_do_not_fit():
         LinearProbe(steps=0)
     with pytest.raises(ValueError, match="features names no feature"):
         LinearProbe(features=())
-    with pytest.raises(ValueError, match="no features 'cler', but 'clear', 'noisy'; did you mean"):
+    with pytest.raises(ValueError, match="no features 'cler', but 'clear', 'noisy'. Did you mean"):
         LinearProbe("cler").evaluate(made_split(30, 0), made_split(30, 1))
     infinite = {"clear": np.full((30, 6), np.inf, np.float32)}
     with pytest.raises(ValueError, match="NaN or infinite"):

@@ -164,7 +164,7 @@ def test_too_few_iterations_are_said():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"features": {"pre_logit": np.zeros((240, 3))}}, "did you mean 'pre_logit'"),
+        ({"features": {"pre_logit": np.zeros((240, 3))}}, "Did you mean 'pre_logit'"),
         ({"labels": np.ones((240, 4), np.float32)}, "LinearProbe takes several"),
         ({"labels": np.full(240, 4)}, r"must be in \[0, 4\); given 4 to 4"),
         ({"labels": np.zeros(240)}, r"must be integers .* given float64 \[240\]"),

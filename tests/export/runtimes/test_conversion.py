@@ -175,7 +175,7 @@ def test_a_folder_that_is_no_converted_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no metadata.json"):
         load(str(tmp_path))
     (tmp_path / "metadata.json").write_text(json.dumps({"kind": "onyx"}))
-    with pytest.raises(ValueError, match="no kind 'onyx'; .* did you mean 'onnx'"):
+    with pytest.raises(ValueError, match="no kind 'onyx'; .* Did you mean 'onnx'"):
         load(str(tmp_path))
 
 

@@ -48,7 +48,7 @@ def test_kinds_are_converted_and_measured_on_the_whole_split(served, digits_dir,
 @pytest.mark.parametrize(
     ("kinds", "message"),
     [
-        ("onyx", r"^error: no kind 'onyx'; there are .*; did you mean 'onnx'\?$"),
+        ("onyx", r"^error: no kind 'onyx'; there are .*\. Did you mean 'onnx'\?$"),
         (
             "litert_int8",
             "^error: litert_int8 takes the ranges of its activations from images; give some .--d",

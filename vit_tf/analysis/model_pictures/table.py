@@ -1,13 +1,13 @@
 """All pictures of models by name, and how they are drawn."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
 from vit_tf.analysis.model_pictures import attention, layers, pruning, weights
 from vit_tf.analysis.model_pictures.picture import Subject
+from vit_tf.suggestions import did_you_mean
 
 # A page shows them in this order. A further picture is an entry of such a table.
 PICTURES = {**weights.PICTURES, **attention.PICTURES, **pruning.PICTURES, **layers.PICTURES}
@@ -40,8 +40,7 @@ def choose_pictures(names: Sequence[str], num_images: int) -> list[str]:
     """
     for name in names:
         if name not in PICTURES:
-            close = difflib.get_close_matches(name, PICTURES, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = did_you_mean(name, PICTURES)
             raise ValueError(
                 f"the picture {name!r} is unknown; there are {', '.join(PICTURES)}.{hint}"
             )

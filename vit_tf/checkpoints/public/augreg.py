@@ -9,9 +9,10 @@ pair of a pre-trained and a fine-tuned file; either name, its columns `filename`
 """
 
 import dataclasses
-import difflib
 import re
 from typing import Any
+
+from vit_tf.suggestions import did_you_mean
 
 _BUCKET = "gs://vit_models/augreg"
 _PRE_TRAINING_RESOLUTION = 224
@@ -187,8 +188,7 @@ def _fine_tuning(dataset, steps, rate, resolution):
 
 def _check_part(name, part, given, valid):
     if given not in valid:
-        close = difflib.get_close_matches(given, valid, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(given, valid, count=1)
         raise ValueError(
             f"AugReg name {name!r} has an unknown {part} {given!r}.{hint} Valid: "
             f"{', '.join(valid)}."

@@ -16,6 +16,7 @@ from typing import Any
 
 from vit_tf.checkpoints.public.augreg import is_augreg_name, parse_augreg_name
 from vit_tf.models import resolve_name
+from vit_tf.suggestions import did_you_mean
 
 _TABLE = Path(__file__).with_name("catalogue.csv")
 _AUGREG_SOURCE = "AugReg (arXiv:2106.10270)"
@@ -110,9 +111,7 @@ def _unknown_tag(model_name, tag, tags):
     elsewhere = sorted(row.model for row in _table() if row.tag == tag)
     message = f"Model {model_name!r} has no public weights {tag!r}."
     if tags:
-        close = difflib.get_close_matches(tag, tags, n=3)
-        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        message += f"{hint} There are: {', '.join(sorted(tags))}."
+        message += f"{did_you_mean(tag, tags)} There are: {', '.join(sorted(tags))}."
     else:
         models = sorted({row.model for row in _table()})
         close = difflib.get_close_matches(model_name, models, n=3)

@@ -2,13 +2,13 @@
 
 import copy
 import dataclasses
-import difflib
 import re
 from collections.abc import Sequence
 
 from vit_tf.evaluation.feature_names import POOLINGS
 from vit_tf.evaluation.feature_set import FeatureSet
 from vit_tf.evaluation.probes.base import Probe, ProbeResult
+from vit_tf.suggestions import did_you_mean
 
 # Outputs of a transformer's blocks, and of a residual network's units.
 _BLOCK = re.compile(r"(block\d+/out|(resnet/)?block\d+/unit\d+)")
@@ -119,10 +119,6 @@ def _layer(layer: str | int, blocks: Sequence[str], names: Sequence[str]) -> str
             raise ValueError(f"there is no block {layer}; the model has {len(blocks)}")
         return blocks[layer]
     if layer not in names:
-        close = difflib.get_close_matches(layer, names, n=3)
-        raise ValueError(f"there is no layer {layer!r}; {_hint(close, blocks)}")
+        hint = did_you_mean(layer, names) or f" Blocks are {', '.join(blocks)}"
+        raise ValueError(f"there is no layer {layer!r}.{hint}")
     return layer
-
-
-def _hint(close: Sequence[str], blocks: Sequence[str]) -> str:
-    return f"did you mean {' or '.join(close)}?" if close else f"blocks are {', '.join(blocks)}"

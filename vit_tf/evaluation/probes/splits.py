@@ -1,12 +1,11 @@
 """Checks that two splits fit each other and a probe, with messages that say what to do."""
 
-import difflib
-
 import numpy as np
 
 from vit_tf.evaluation.feature_set import FeatureSet
 from vit_tf.evaluation.probes.base import Probe
 from vit_tf.evaluation.probes.feature_blocks import row_blocks
+from vit_tf.suggestions import did_you_mean
 
 
 def check_splits(
@@ -32,11 +31,10 @@ def check_splits(
             raise ValueError(f"{of_probe}: {name} has no examples")
         for feature in probe.features:
             if feature not in split.features:
-                close = difflib.get_close_matches(feature, split.features, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ValueError(
                     f"{of_probe}: {name} has no features {feature!r}, but "
-                    f"{', '.join(map(repr, split.features))}{hint}"
+                    f"{', '.join(map(repr, split.features))}."
+                    f"{did_you_mean(feature, split.features)}"
                 )
         _check_labels(of_probe, name, split, several_labels)
     if train.num_classes != test.num_classes or train.labels.ndim != test.labels.ndim:

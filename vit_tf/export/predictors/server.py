@@ -1,6 +1,5 @@
 """A model behind TensorFlow Serving, asked by gRPC or by REST."""
 
-import difflib
 import random
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from absl import logging
 
 from vit_tf.export.predictors.base import Predictor
 from vit_tf.export.predictors.server_transports import CallFailed, GrpcTransport, RestTransport
+from vit_tf.suggestions import did_you_mean
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0  # seconds
 _TIME_TO_EXPLAIN = 5.0  # seconds for the question what an error was about
@@ -121,11 +121,9 @@ class ServerPredictor(Predictor):
             if failed.code in ("FAILED_PRECONDITION", "INVALID_ARGUMENT"):
                 known = self._transport.signatures(_TIME_TO_EXPLAIN)
                 if signature not in known:
-                    close = difflib.get_close_matches(signature, known, 1)
-                    meant = f" (did you mean {close[0]!r}?)" if close else ""
                     return ValueError(
-                        f"{self.describe()} has no signature {signature!r}{meant}; it has "
-                        f"{', '.join(known)}"
+                        f"{self.describe()} has no signature {signature!r}."
+                        f"{did_you_mean(signature, known)} It has {', '.join(known)}"
                     )
         except CallFailed as also:
             failed = also

@@ -1,12 +1,12 @@
 """All kinds of models for other runtimes, and the one that a name means."""
 
-import difflib
 import functools
 import importlib
 import pkgutil
 
 from vit_tf.export import runtimes
 from vit_tf.export.runtimes.base import Kind
+from vit_tf.suggestions import did_you_mean
 
 
 @functools.cache
@@ -29,6 +29,5 @@ def get_kind(name: str) -> Kind:
     kinds = all_kinds()
     if name in kinds:
         return kinds[name]
-    close = difflib.get_close_matches(name, kinds, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"no kind {name!r}; there are {', '.join(kinds)}{hint}")
+    hint = did_you_mean(name, kinds)
+    raise ValueError(f"no kind {name!r}; there are {', '.join(kinds)}.{hint}")

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import difflib
 import io
 import json
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 from vit_tf.analysis.png import write_png
 from vit_tf.analysis.sweep_plot import plot_sweep
 from vit_tf.analysis.text_table import text_table
+from vit_tf.suggestions import did_you_mean
 from vit_tf.training.sweeps.folder import DONE, FAILED, SweepFolder, measured
 from vit_tf.training.sweeps.grid import SweepRun, varying
 
@@ -169,10 +169,9 @@ def _check_metric(folder: SweepFolder, runs: Sequence[SweepRun], metric: str) ->
     rows = [row for run in runs for row in folder.rows(run) if row["kind"] != "train"]
     known = sorted({name for row in rows for name in row} - {"step", "kind", "time"})
     if known:
-        close = difflib.get_close_matches(metric, known, n=1)
-        hint = f"Did you mean {close[0]}? " if close else ""
+        hint = did_you_mean(metric, known)
         raise ValueError(
-            f"no evaluation has a metric {metric!r}. {hint}There are {', '.join(known)}"
+            f"no evaluation has a metric {metric!r}.{hint} There are {', '.join(known)}"
         )
 
 
