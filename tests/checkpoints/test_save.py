@@ -33,17 +33,16 @@ def test_a_round_trip_keeps_every_array(case, path, tmp_path):
         config["position_includes_class_token"] = naming.name == "vision_transformer"
     model = vit_tf.create_model(config.pop("name"), **config)
     vit_tf.load_checkpoint(model, str(path), strict=True)
-    dtype = "float32" if all(a.dtype == np.float32 for a in stored.values()) else "bfloat16"
-    dtype = "float32" if naming.name == "pycls" else dtype
+    floats = [a for a in stored.values() if not np.issubdtype(a.dtype, np.integer)]
+    dtype = "float32" if all(a.dtype == np.float32 for a in floats) else "bfloat16"
     written = tmp_path / f"written{path.suffix}"
     vit_tf.save_checkpoint(model, str(written), naming=naming.name, dtype=dtype)
 
     again, arrays = _contents(written)
     assert again is naming
-    assert set(arrays) == set(stored)
+    stored = {key: array for key, array in stored.items() if not naming.ignored(key)}
+    assert {key for key in arrays if not naming.ignored(key)} == set(stored)
     for key, array in stored.items():
-        if naming.ignored(key):
-            continue
         assert arrays[key].dtype == array.dtype, key
         np.testing.assert_array_equal(arrays[key].reshape(array.shape), array, err_msg=key)
 
