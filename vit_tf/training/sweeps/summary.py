@@ -169,7 +169,7 @@ def _check_metric(folder: SweepFolder, runs: Sequence[SweepRun], metric: str) ->
     rows = [row for run in runs for row in folder.rows(run) if row["kind"] != "train"]
     known = sorted({name for row in rows for name in row} - {"step", "kind", "time"})
     if known:
-        hint = did_you_mean(metric, known)
+        hint = did_you_mean(metric, known, count=1)
         raise ValueError(
             f"no evaluation has a metric {metric!r}.{hint} There are {', '.join(known)}"
         )
