@@ -50,7 +50,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # errors come as exceptions,
 from absl import app, flags, logging
 
 _MODEL = flags.DEFINE_multi_string("model", [], "name of a model; may be given several times")
-_WEIGHTS = flags.DEFINE_multi_string("weights", [], "tag or path: one for all models, or one each")
+_WEIGHTS = flags.DEFINE_multi_string(
+    "weights",
+    [],
+    "tag or path: one for all models, or one each; without --model one .keras file a model",
+)
 _SAVED_MODEL = flags.DEFINE_multi_string("saved_model", [], "folder of a SavedModel")
 _MODEL_DIR = flags.DEFINE_multi_string("model_dir", [], "folder of a run that --gin_file describes")
 _CHECKPOINT = flags.DEFINE_string(
