@@ -15,6 +15,8 @@ from vit_tf.checkpoints.public.catalogue import find, list_weights
 from vit_tf.checkpoints.public.checksums import checksum_in_name, parse_checksum
 
 PRE_TRAINED = "B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0"
+# What a tag says of the data whose classes a file has; 0 is a file without a head.
+DATA = {0: "in21k", 10: "cifar10", 100: "cifar100", 102: "flowers102", 1000: "in1k", 21843: "in21k"}
 FINE_TUNED = f"{PRE_TRAINED}--imagenet2012-steps_20k-lr_0.03-res_384"
 
 
@@ -33,20 +35,20 @@ def test_a_url_stands_in_the_table_once():
 @pytest.mark.parametrize("row", list_weights(), ids=lambda row: f"{row.model}-{row.tag}")
 def test_row_is_well_formed(row, tmp_path):
     assert re.fullmatch(r"[a-z0-9_]+", row.tag)
-    assert cache_path(row.url, tmp_path).suffix in (".npz", ".pth", ".safetensors")
-    assert row.upstream in ("ImageNet-1k", "ImageNet-21k")
-    assert row.resolution in (160, 224, 240, 384, 480)
-    assert row.num_classes in (0, 1000, 21843)
+    assert cache_path(row.url, tmp_path).suffix in (".npz", ".pth", ".bin", ".safetensors")
+    assert row.upstream in ("ImageNet-1k", "ImageNet-21k", "CIFAR-10", "CIFAR-100", "Flowers-102")
+    assert row.resolution in (32, 160, 224, 240, 384, 480)
+    assert row.num_classes in DATA
     assert row.top1 is None or 50 < row.top1 < 100
-    assert row.top1 is None or row.num_classes == 1000
-    assert row.source and row.licence == "Apache-2.0"
+    assert row.top1 is None or row.num_classes not in (0, 21843)
+    assert row.source and row.licence == ("MIT" if row.model.startswith("cvt_") else "Apache-2.0")
     assert row.overrides["image_size"] == row.resolution
     assert row.overrides["num_classes"] == row.num_classes
 
 
 @pytest.mark.parametrize("row", list_weights(), ids=lambda row: f"{row.model}-{row.tag}")
 def test_tag_tells_data_and_resolution(row):
-    assert ("in1k" if row.num_classes == 1000 else "in21k") in row.tag
+    assert DATA[row.num_classes] in row.tag
     assert row.tag.endswith("_384") == (row.resolution == 384)
     from_21k = "in21k" in row.tag or "in22k" in row.tag
     assert from_21k == (row.upstream == "ImageNet-21k")
