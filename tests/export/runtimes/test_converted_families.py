@@ -17,6 +17,17 @@ FAMILIES = {
     "vit_c": {"patch_size": None, "stem_widths": (4, 4, 6, 8)},
     "flexivit": {},
     "cvt": {"patch_size": None, "width": (8, 16), "mlp_dim": None, "key_value_stride": (2, 1)},
+    "cct": {"patch_size": None, "tokenizer_layers": 2},
+    "cmt": {
+        "image_size": 64,
+        "width": (8, 16),
+        "depth": 1,
+        "num_heads": (1, 2),
+        "key_value_reduction": (2, 1),
+        "mlp_dim": None,
+        "patch_size": None,
+    },
+    "dynamic_vit": {"depth": 2, "pruning_blocks": (1,), "keep_ratios": (0.5,)},
     "levit": {
         "image_size": 64,
         "width": (8, 12),

@@ -28,6 +28,7 @@ def with_known_gelu(
     readers = Counter(name for node in graph.node for name in node.input)
     three = None
     for node in list(graph.node):
+        node.attr.pop("_gradient_op_type", None)  # the converter cannot take what it captures
         parts = _cube(node, nodes, readers)
         if parts is None:
             continue
