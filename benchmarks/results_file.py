@@ -31,7 +31,7 @@ def describe_versions() -> dict[str, str]:
 
 def write_result(name: str, ratios: dict[str, float], runs: Any) -> Path:
     """Writes `benchmarks/results/<name>.json` and returns its path."""
-    path = Path(__file__).parent / "results" / f"{name}.json"
+    path = _path(name)
     path.parent.mkdir(exist_ok=True)
     result = {
         "machine": describe_machine(),
@@ -41,3 +41,15 @@ def write_result(name: str, ratios: dict[str, float], runs: Any) -> Path:
     }
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """Returns what `write_result` wrote here with these versions, or nothing."""
+    path = _path(name)
+    found = json.loads(path.read_text()) if path.exists() else {}
+    here = {"machine": describe_machine(), "versions": describe_versions()}
+    return found if here.items() <= found.items() else {}
+
+
+def _path(name: str) -> Path:
+    return Path(__file__).parent / "results" / f"{name}.json"

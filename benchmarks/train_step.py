@@ -9,8 +9,10 @@ this project; without it timm is left out, as keras-hub is where it is not insta
 
 Every contender is a process of its own, see `step_contender.py`. They start one after the other,
 which is when the time to the first step is taken; then a round asks each in turn for `--steps`
-steps. A ratio of speed is of the median seconds of a step within a round, and the median of the
-rounds is reported; more than 1 is faster than the peer. The two of first step and memory are of
+steps. All at once need 30 GiB for B/16; `--peers_at_once=1` pairs ours with one peer after the
+other, in less than 12. Models that a run does not measure keep their result. A ratio of speed is of
+the median seconds of a step within a round, and the median of the rounds is reported; more than 1
+is faster than the peer. The two of first step and memory are of
 seconds and megabytes; less than 1 is better than the peer. For each model:
 
   train_f32_vs_best_tf       the faster of keras-hub and official.vision, both in float32
@@ -30,7 +32,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from results_file import describe_machine, describe_versions, write_result
+from results_file import describe_machine, describe_versions, read_result, write_result
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("vit_tf", "keras_hub", "official", "timm", "timm_compile")
@@ -67,8 +69,11 @@ class Contender:
 
     def seconds(self, repeats: int) -> float:
         """Median wall seconds of `repeats` times the work."""
-        self._process.stdin.write(f"{repeats}\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f"{repeats}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
         answer = self._answer()
         self.peak_mb = answer["peak_mb"]
         self.cpu_s += answer["cpu_s"]
@@ -84,8 +89,13 @@ class Contender:
         while line and not line.startswith("{"):  # what a library prints
             line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} ended with status {self._process.wait()}")
+            raise self._ended()
         return json.loads(line)
+
+    def _ended(self) -> RuntimeError:
+        status = self._process.wait()
+        killed = ", killed: with too little memory for all, give --peers_at_once=1"
+        return RuntimeError(f"{self.name} ended with status {status}{killed * (status == -9)}")
 
 
 def pythons(torch_python: str | None) -> dict[str, str]:
@@ -95,6 +105,15 @@ def pythons(torch_python: str | None) -> dict[str, str]:
         print("keras-hub is not installed and left out: pip install keras-hub")
         del found["keras_hub"]
     return found | (dict.fromkeys(LIBRARIES[3:], torch_python) if torch_python else {})
+
+
+def groups(pythons: dict[str, str], at_once: int) -> list[dict[str, str]]:
+    """Ours with so many of the others, until each had its turn."""
+    ours, *peers = pythons
+    return [
+        {library: pythons[library] for library in (ours, *peers[start : start + at_once])}
+        for start in range(0, len(peers), at_once)
+    ]
 
 
 def measure(
@@ -125,20 +144,23 @@ def measure(
     return found, facts
 
 
-def speed_ratios(rounds: Rounds, dtype: str, work: str) -> dict[str, float]:
+def speed_ratios(grouped: list[Rounds], dtype: str, work: str) -> dict[str, float]:
     """Ours against the better TensorFlow peer and against `torch.compile`, as far as measured."""
     short = DTYPES[dtype]
+    found = {}  # by the peer's name, the median of its rounds with ours
+    for rounds in grouped:
+        for name in rounds[0]:
+            turns = [turn[name] / turn[f"vit_tf_{short}"] for turn in rounds]
+            found[name] = round(statistics.median(turns), 2)
     peers = {
         "best_tf": [f"keras_hub_{short}", f"official_{short}"],
         "timm_compile": [f"timm_compile_{short}"],
     }
-    ratios = {}
-    for peer, names in peers.items():
-        names = [name for name in names if name in rounds[0]]
-        if names:
-            found = [min(turn[n] for n in names) / turn[f"vit_tf_{short}"] for turn in rounds]
-            ratios[f"{work}_{short}_vs_{peer}"] = round(statistics.median(found), 2)
-    return ratios
+    return {
+        f"{work}_{short}_vs_{peer}": min(found[name] for name in names if name in found)
+        for peer, names in peers.items()
+        if any(name in found for name in names)
+    }
 
 
 def cost_ratios(facts: dict[str, dict[str, float]]) -> dict[str, float]:
@@ -161,22 +183,34 @@ def run(work: str, text: str) -> None:
     parser.add_argument("--models", nargs="+", default=["ti16", "s16", "b16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="steps in each round")
+    parser.add_argument(
+        "--peers_at_once",
+        type=int,
+        default=len(LIBRARIES) - 1,
+        help="so many others beside ours at a time; 1 takes the least memory [all]",
+    )
     arguments = parser.parse_args()
     print("machine  ", describe_machine())
     print("versions ", describe_versions(), flush=True)
     who = pythons(arguments.torch_python)
-    ratios, runs = {}, {}
+    name = "train_step" if work == "train" else work
+    ratios, runs = (read_result(name).get(part, {}) for part in ("ratios", "runs"))
     for model in arguments.models:
         ratios[model], runs[model] = {}, {"contenders": {}}
         for dtype, short in DTYPES.items():
-            rounds, facts = measure(model, dtype, work, who, arguments.rounds, arguments.steps)
-            ratios[model] |= speed_ratios(rounds, dtype, work)
-            runs[model]["contenders"] |= facts
-            runs[model][f"seconds by round, {short}"] = rounds
+            grouped = []
+            for group in groups(who, arguments.peers_at_once):
+                rounds, facts = measure(
+                    model, dtype, work, group, arguments.rounds, arguments.steps
+                )
+                grouped.append(rounds)
+                runs[model]["contenders"] = facts | runs[model]["contenders"]  # ours: the first
+            ratios[model] |= speed_ratios(grouped, dtype, work)
+            runs[model][f"seconds by round, {short}"] = grouped
         if work == "train":
             ratios[model] |= cost_ratios(runs[model]["contenders"])
         print(model, ratios[model], flush=True)
-        file = write_result("train_step" if work == "train" else work, ratios, runs)
+        file = write_result(name, ratios, runs)
     print("result   ", file)
 
 
