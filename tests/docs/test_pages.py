@@ -1,6 +1,7 @@
 """What pages show is true: commands can be given, blocks run, files that are named are there."""
 
 import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -15,11 +16,13 @@ import tools_in_process
 from absl.flags import FLAGS
 
 import vit_tf
+from vit_tf.checkpoints.public.addresses import cache_path
+from vit_tf.checkpoints.public.catalogue import find
 from vit_tf.data import op_registry
 from vit_tf.data.image_files import list_image_folder
 from vit_tf.data.shards import write_dataset
 from vit_tf.models import registry
-from vit_tf.training import configuration
+from vit_tf.training import RunConfig, configuration
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE = sorted((ROOT / "docs").rglob("*.md"))
@@ -119,6 +122,46 @@ def test_blocks_run_as_they_stand(page, workplace, photos, capsys):
         (workplace / "data" / "photos").symlink_to(photos / "data" / "photos")
     execute(page)
     assert "error" not in capsys.readouterr().err
+
+
+def shorter(**length):
+    """The configuration of a run, of two steps whatever is asked for."""
+    return RunConfig(**{**length, "epochs": None, "steps": 2})
+
+
+@pytest.fixture
+def files(workplace, monkeypatch):
+    """The files that the README's Python names: public ones in the cache, and its own."""
+    monkeypatch.setenv("VIT_TF_CACHE", str(workplace / "cache"))
+    download = importlib.import_module("vit_tf.checkpoints.public.download")
+    monkeypatch.setattr(download, "check_file", lambda *_: None)  # DeiT's files have checksums
+    sizes = {("vit_b16", "augreg_in21k"): 21843, ("deit_s16_distilled", "fb_in1k"): 1000}
+    for (model, tag), classes in sizes.items():
+        kept = cache_path(find(model, tag).url)
+        kept.parent.mkdir(parents=True)
+        vit_tf.save_checkpoint(vit_tf.create_model(model, num_classes=classes), str(kept))
+        if model == "vit_b16":
+            (workplace / "vit_b16.npz").symlink_to(kept)
+    tiny = {"patch_size": 8, "width": 64, "depth": 1, "num_heads": 1, "mlp_dim": 64}
+    vit_tf.save_checkpoint(vit_tf.create_model("vit", image_size=32, **tiny), "some.npz")
+
+
+@pytest.mark.slow
+def test_python_of_the_readme_runs(files, photos, workplace, monkeypatch, capsys):
+    (workplace / "data" / "photos").symlink_to(photos / "data" / "photos")
+    monkeypatch.setattr(vit_tf, "RunConfig", shorter)
+    given = {"vit_tf": vit_tf, "images": np.zeros((2, 64, 96, 3), np.float32)}
+    page = ROOT / "README.md"
+    for block in pages.blocks(page):
+        if block.language == "python":
+            session = dict(given)
+            code = "\n" * (block.line - 1) + block.text
+            exec(compile(code, str(page), "exec"), session)
+            given.setdefault("model", session["model"])  # the first is the one that is looked at
+    shown = next(b.text for b in pages.blocks(page) if b.text.startswith("vit_b16.npz ("))
+    assert shown in capsys.readouterr().out
+    assert Path("small.safetensors").exists() and Path("distance.png").exists()
+    assert list(Path("runs/photos/export").iterdir())
 
 
 @pytest.mark.parametrize("file, call", CALLS.values(), ids=CALLS)
