@@ -46,6 +46,14 @@ CALLS = {
     if file != OF_COPY
     for call in command_lines.shown(shown_text(file))
 }
+PLANNED = {
+    text: (file, call)
+    for text, (file, call) in CALLS.items()
+    if file.suffix == ".md"
+    and text.startswith("tools/train.py")
+    and "gin_file" in text
+    and "PLACEHOLDER" not in text
+}
 RUN = [page for page in SITE if any(block.verb == "run" for block in pages.blocks(page))]
 QUICK = ("index.md", "checkpoints.md", "extending.md")  # the others trace graphs, which takes time
 FILES_MISSING = 2  # exit status of a dry run
@@ -169,6 +177,15 @@ def test_tool_flags_and_gin_names_of_each_command_exist(file, call, workplace):
     if file.suffix == ".md":
         write_files(file)
     command_lines.check_call(*call)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file, call", PLANNED.values(), ids=PLANNED)
+def test_a_training_that_is_shown_can_be_planned(file, call, workplace, capsys):
+    write_files(file)
+    arguments = [word.replace("gs://", "") for word in call[1:]]  # no network
+    status = tools_in_process.run(ROOT / call[0], [*arguments, "--dry_run"])
+    assert status in (0, FILES_MISSING), capsys.readouterr().err
 
 
 @pytest.mark.parametrize("page", [page for page in SITE if page.name != "scaling.md"], ids=name)
