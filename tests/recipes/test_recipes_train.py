@@ -125,3 +125,15 @@ def test_a_recipe_trains(name, colour_dir, grey_dir, weights, tmp_path, capsys):
     for part in parts.split():
         assert re.search(rf"^# Parameters for (\w+/)?{part}:$", text, re.MULTILINE), part
     assert "does not use" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_step_with_max_pooling_is_compiled(colour_dir, weights, tmp_path):
+    # Operations are deterministic on CPUs, and TensorFlow's own pooling has no gradient then.
+    file = "gin/recipes/cifar10_bit.gin"
+    configuration.parse([file])
+    bindings = shrinking("recipes/cifar10_bit", RESNET, colour_dir, weights)
+    bindings.remove("RunConfig.jit_compile = False")
+    configuration.parse([file], bindings)
+    values = run(mode="train", model_dir=str(tmp_path / "run"))
+    assert math.isfinite(values["loss"]) and values["gradient_norm"] > 0

@@ -7,6 +7,7 @@ from keras import ops
 
 from vit_tf.layers.initialization import get_initializer
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.max_pool import max_pool
 
 _POOL_SIZE = 3
 _POOL_STRIDE = 2
@@ -87,13 +88,7 @@ class ConvTokenizer(keras.layers.Layer):
         for name, convolution in zip(self.intermediate_names, self.convolutions, strict=True):
             features = ops.relu(convolution(_pad(features, self.padding)))
             # Zeros are as good as minus infinity here: nothing is below them after ReLU.
-            features = ops.max_pool(
-                _pad(features, _POOL_SIZE // 2),
-                _POOL_SIZE,
-                strides=_POOL_STRIDE,
-                padding="valid",
-                data_format="channels_last",
-            )
+            features = max_pool(_pad(features, _POOL_SIZE // 2), _POOL_SIZE, _POOL_STRIDE)
             intermediates.record(name, features)
         return features
 

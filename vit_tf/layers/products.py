@@ -15,16 +15,16 @@ from keras import ops
 
 from vit_tf.layers.kernels import kernels_for
 
-_in_xla = contextvars.ContextVar("_in_xla", default=False)
+_in_xla = contextvars.ContextVar("_in_xla", default=(False, False))
 
 
 @contextlib.contextmanager
-def compiled_by_xla(is_so: bool = True) -> Iterator[None]:
+def compiled_by_xla(is_so: bool = True, for_tpu: bool = True) -> Iterator[None]:
     """Inside, layers compute in the form that suits XLA, or if it is not so, in TensorFlow's.
 
-    It surrounds what is traced, to be compiled later.
+    It surrounds what is traced, to be compiled later, by XLA for a TPU or for another device.
     """
-    before = _in_xla.set(is_so)
+    before = _in_xla.set((is_so, for_tpu))
     try:
         yield
     finally:
@@ -33,7 +33,16 @@ def compiled_by_xla(is_so: bool = True) -> Iterator[None]:
 
 def is_compiled_by_xla() -> bool:
     """Whether what is computed now is traced for XLA: inside of `compiled_by_xla`."""
-    return _in_xla.get()
+    return _in_xla.get()[0]
+
+
+def compiler_scatters() -> bool:
+    """Whether gradients may be scattered into windows, which XLA does in one order on TPUs alone.
+
+    Without XLA TensorFlow's own operations do it.
+    """
+    is_so, for_tpu = _in_xla.get()
+    return for_tpu or not is_so
 
 
 def keeps_axes() -> bool:

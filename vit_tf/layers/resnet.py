@@ -13,6 +13,7 @@ from vit_tf.layers.bottleneck import (
     postactivation_norm,
 )
 from vit_tf.layers.intermediates import NOWHERE, Intermediates
+from vit_tf.layers.max_pool import MaxPooling
 from vit_tf.layers.standardized_conv import StandardizedConv2D
 
 
@@ -103,7 +104,7 @@ class ResNetStem(keras.layers.Layer):
         width, policy = root_width(width_factor), self.dtype_policy
         self.conv_root = StandardizedConv2D(width, 7, strides=2, dtype=policy, name="conv_root")
         self.gn_root = postactivation_norm(dtype=policy, name="gn_root")
-        self.pool = keras.layers.MaxPooling2D(
+        self.pool = MaxPooling(
             3, strides=2, padding="same", data_format="channels_last", dtype=policy, name="pool"
         )
         self.blocks = create_stages(self.stages, width, dtype=policy)

@@ -10,6 +10,7 @@ from keras import ops
 
 from vit_tf.layers import NOWHERE, Intermediates
 from vit_tf.layers.bottleneck import preactivation_conv, preactivation_norm
+from vit_tf.layers.max_pool import max_pool
 from vit_tf.layers.resnet import check_stages, create_stages, root_width, stage_intermediates
 from vit_tf.models.base import ImageModel
 from vit_tf.models.registry import register, register_family
@@ -115,7 +116,7 @@ class BiT(ImageModel):
         # No norm or ReLU came before, so zeros at the border and "same" padding (minus infinity)
         # differ: a negative maximum becomes 0.
         images = ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        images = ops.max_pool(images, 3, strides=2, padding="valid", data_format="channels_last")
+        images = max_pool(images, 3, 2)
         intermediates.record("pool", images)
         return images
 

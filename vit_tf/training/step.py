@@ -106,7 +106,7 @@ class TrainStep:
         # #58934). XLA cannot hold the gradients' all-reduce of several CPU or GPU replicas: there
         # only augmentation and forward and backward pass are compiled.
         compiled = config.jit_compile and not on_tpu
-        self._in_xla = config.jit_compile or on_tpu
+        self._in_xla, self._on_tpu = config.jit_compile or on_tpu, on_tpu
         self._whole = _jit(self._run) if compiled and replicas == 1 else self._run
         parts = _jit if compiled and replicas > 1 else _same
         self._augmented, self._backward = parts(self._augment), parts(self._gradients)
@@ -121,7 +121,7 @@ class TrainStep:
         """Trains on a replica's batch, in replica context."""
         # Between several workers TensorFlow forgets how large a batch is.
         share = self._global_batch // self._replicas
-        with compiled_by_xla(self._in_xla):
+        with compiled_by_xla(self._in_xla, for_tpu=self._on_tpu):
             self._whole({n: tf.ensure_shape(v, [share, *v.shape[1:]]) for n, v in batch.items()})
 
     def keep_images(self, shape: Sequence[int]) -> None:
