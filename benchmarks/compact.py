@@ -49,7 +49,7 @@ def main() -> None:
         default=_ROOT / "runs" / "compact",
         help="state of the runs; default: runs/compact of the project",
     )
-    parser.add_argument("--epochs", type=int, default=30, help="the budget of each")
+    parser.add_argument("--epochs", type=int, default=20, help="the budget of each")
     arguments = parser.parse_args()
     print(f"machine   {describe_machine()}\nversions  {describe_versions()}\n", flush=True)
     runs = {}

@@ -100,8 +100,10 @@ def _visualize(arguments: Sequence[str], problems: list[str]) -> None:
     tf.io.gfile.makedirs(_OUT.value)
     models = model_flags.load_models_of_flags()
     subjects = _subjects(models, _spread(files), problems)
-    names = choose_pictures(_PICTURES.value, len(subjects[0].images))
-    if without := [name for name in PICTURES if name not in names and not _PICTURES.value]:
+    num_images, drawn_of = len(subjects[0].images), [one.model for one in subjects]
+    names = choose_pictures(_PICTURES.value, num_images, drawn_of)
+    usual = [name for name, picture in PICTURES.items() if not picture.unusual]
+    if without := [name for name in usual if name not in names and not _PICTURES.value]:
         why = "they need more images" if len(subjects[0].images) else "no images are named"
         print(f"left out, as {why}: {', '.join(without)}", file=sys.stderr)
     sections, started = [], time.monotonic()

@@ -147,8 +147,9 @@ def test_attention_is_computed_once_for_all_pictures(vit):
 
 def test_without_images_pictures_of_weights_remain():
     assert choose_pictures([], 0) == ["patch_filters", "position_similarity"]
-    assert choose_pictures([], 64) == list(PICTURES)
-    few = [name for name in PICTURES if name not in ("layer_similarity", "token_localisation")]
+    usual = [name for name in PICTURES if name != "kept_patches"]
+    assert choose_pictures([], 64) == usual
+    few = [name for name in usual if name not in ("layer_similarity", "token_localisation")]
     assert choose_pictures([], 1) == few
     chosen = choose_pictures(["attention_heads", "patch_filters", "attention_heads"], 1)
     assert chosen == ["attention_heads", "patch_filters"]
@@ -160,6 +161,12 @@ def test_without_images_pictures_of_weights_remain():
         ValueError, match="'patch_filter' is unknown.* Did you mean 'patch_filters'"
     ):
         choose_pictures(["patch_filter"], 1)
+
+
+def test_what_few_models_have_is_drawn_where_one_has_it(vit, pruned):
+    assert "kept_patches" not in choose_pictures([], 64, [vit.model])
+    assert choose_pictures([], 64, [vit.model, pruned.model]) == list(PICTURES)
+    assert choose_pictures(["kept_patches"], 1, [vit.model]) == ["kept_patches"]
 
 
 def test_facts_are_the_models(vit, mixer):

@@ -72,7 +72,12 @@ class TestReplicas:
                 np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize(
-        ("family", "remat"), [("cvt", "blocks"), ("cmt", "mlp"), ("levit", "blocks")]
+        ("family", "remat"),
+        [
+            ("cvt", "blocks"),
+            pytest.param("cmt", "mlp", marks=pytest.mark.slow),
+            pytest.param("levit", "blocks", marks=pytest.mark.slow),
+        ],
     )
     def test_synchronized_families_train_as_on_one_replica(self, family, remat):
         """With activations that are computed again, and with them the exchange of statistics."""

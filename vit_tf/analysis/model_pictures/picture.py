@@ -75,6 +75,7 @@ class Picture:
         models side by side, or one a model, and pairs of models behind them.
       lacks: why it cannot be made of a model, such as "has no attention"; empty if it can.
       needs_images: how many images at least; 0 if it is about weights alone.
+      unusual: whether few models have what it shows, so that its absence is not worth a word.
     """
 
     title: str
@@ -82,6 +83,7 @@ class Picture:
     draw: Callable[[Sequence[Subject]], Mapping[str, Figure]]
     lacks: Callable[[keras.Model], str] = lambda model: ""
     needs_images: int = 1
+    unusual: bool = False
 
 
 def caption(subject: Subject, subjects: Sequence[Subject]) -> str:

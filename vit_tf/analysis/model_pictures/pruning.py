@@ -37,5 +37,6 @@ PICTURES = {
         "tell it from others; a plain background goes first. (Rao et al. 2021, figure 4.)",
         _kept,
         _drops_none,
+        unusual=True,
     ),
 }

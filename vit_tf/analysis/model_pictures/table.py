@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+import keras
 from matplotlib.figure import Figure
 
 from vit_tf.analysis.model_pictures import attention, layers, pruning, weights
@@ -28,12 +29,16 @@ class Drawn:
     notes: Sequence[str]
 
 
-def choose_pictures(names: Sequence[str], num_images: int) -> list[str]:
+def choose_pictures(
+    names: Sequence[str], num_images: int, models: Sequence[keras.Model] = ()
+) -> list[str]:
     """Checks which pictures are wanted.
 
     Args:
       names: of `PICTURES`; none: all that can be made of so many images.
       num_images: how many there are.
+      models: what they are made of; without names an unusual picture that none of them has is left
+        out.
 
     Raises:
       ValueError: a name is unknown, or a named picture needs more images than there are.
@@ -51,7 +56,12 @@ def choose_pictures(names: Sequence[str], num_images: int) -> list[str]:
             raise ValueError(f"the picture {name} needs {needed} images; there are {num_images}")
     if names:
         return list(dict.fromkeys(names))
-    return [name for name, picture in PICTURES.items() if num_images >= picture.needs_images]
+    return [
+        name
+        for name, picture in PICTURES.items()
+        if num_images >= picture.needs_images
+        and (not picture.unusual or any(not picture.lacks(model) for model in models))
+    ]
 
 
 def draw_pictures(subjects: Sequence[Subject], names: Sequence[str]) -> Iterator[Drawn]:
