@@ -20,7 +20,7 @@ import vit_tf
 
 _ROOT = Path(__file__).resolve().parents[1]
 _GIN_FILE = "benchmarks/compact.gin"
-_MODELS = {
+MODELS = {
     "CCT-2/3x2": {"name": "cct_2_3x2"},
     "ViT": {
         "name": "vit",
@@ -53,7 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(f"machine   {describe_machine()}\nversions  {describe_versions()}\n", flush=True)
     runs = {}
-    for title, config in _MODELS.items():
+    for title, config in MODELS.items():
         folder = arguments.runs_dir.absolute() / config["name"]
         rows = _train(folder, arguments.data_dir.absolute(), config, arguments.epochs)
         evaluations = [row for row in rows if row["kind"] == "eval"]

@@ -1,5 +1,6 @@
 """A dry run says what a run would be, and which files it lacks, without any of them."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -34,6 +35,16 @@ def test_data_that_is_there_is_found_and_its_sizes_are_those_of_the_files(digits
     assert planned.length.examples_per_epoch == 1437
     assert "1,200 steps = 106.9 epochs = 153,600 examples" in str(planned)
     assert f"found      data {digits_dir}" in str(planned)
+
+
+@pytest.mark.parametrize("name, count", [("cct_2_3x2", 283_723), ("vit", 281_226)])
+def test_a_benchmark_of_training_can_be_planned(name, count, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    configs = importlib.import_module("compact").MODELS.values()
+    (config,) = (config for config in configs if config["name"] == name)
+    bindings = [f"create_model.{key} = {value!r}" for key, value in config.items()]
+    planned = plan("benchmarks/compact.gin", bindings=[*bindings, "RunConfig.epochs = 2"])
+    assert planned.parameters == count and planned.length.steps == 781
 
 
 def test_data_that_is_missing_and_of_unknown_size_leaves_the_rest(tmp_path):
