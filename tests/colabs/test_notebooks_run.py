@@ -167,7 +167,8 @@ def test_all_pictures_are_drawn_of_two_models(run, offline):
         SHOWN=2,
     )
     shown = {cell: done.markdown(cell) for cell in done.cells}
-    for name, picture in PICTURES.items():
+    usual = {name: picture for name, picture in PICTURES.items() if not picture.unusual}
+    for name, picture in usual.items():
         (cell,) = (cell for cell, text in shown.items() if f"### {picture.title}\n" in text)
         assert picture.text.split("\n")[0] in shown[cell], name
         assert done.figures(cell) >= shown[cell].count("### ")
