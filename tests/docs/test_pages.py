@@ -21,7 +21,7 @@ from vit_tf.checkpoints.public.catalogue import find
 from vit_tf.data import op_registry
 from vit_tf.data.image_files import list_image_folder
 from vit_tf.data.shards import write_dataset
-from vit_tf.models import registry
+from vit_tf.models import create_model, registry
 from vit_tf.training import RunConfig, configuration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,6 +137,11 @@ def shorter(**length):
     return RunConfig(**{**length, "epochs": None, "steps": 2})
 
 
+def shallower(name, **settings):
+    """The model of a name; the one that the README trains has two blocks."""
+    return create_model(name, **{**settings, **({"depth": 2} if name == "vit_ti16" else {})})
+
+
 @pytest.fixture
 def files(workplace, monkeypatch):
     """The files that the README's Python names: public ones in the cache, and its own."""
@@ -158,6 +163,7 @@ def files(workplace, monkeypatch):
 def test_python_of_the_readme_runs(files, photos, workplace, monkeypatch, capsys):
     (workplace / "data" / "photos").symlink_to(photos / "data" / "photos")
     monkeypatch.setattr(vit_tf, "RunConfig", shorter)
+    monkeypatch.setattr(vit_tf, "create_model", shallower)
     given = {"vit_tf": vit_tf, "images": np.zeros((2, 64, 96, 3), np.float32)}
     page = ROOT / "README.md"
     for block in pages.blocks(page):

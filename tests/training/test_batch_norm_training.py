@@ -17,6 +17,7 @@ SMALL = {"image_size": 16, "num_classes": 10, "depth": 1, "num_heads": (1, 2), "
 FAMILIES = {
     "levit": {**SMALL, "stem_widths": (2, 4), "key_dim": 4, "down_num_heads": 1},
     "cvt": {**SMALL, "patch_size": 3, "patch_stride": 2, "patch_padding": 1},
+    "vit_c": {**SMALL, "stem_widths": (2, 4), "num_heads": 2, "width": 8, "mlp_dim": 8},
     "cmt": {**SMALL, "stem_width": 4, "key_value_reduction": (2, 1), "representation_size": 6},
 }
 
@@ -197,7 +198,7 @@ def test_averages_of_statistics_are_computed_with():
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["cpu", "mirrored"])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(strategy, tmp_path, train_input):
-    """With averages, micro-batches and stochastic depth; on a CPU to the last bit."""
+    """With averages, micro-batches and dropout; on a CPU to the last bit."""
 
     def train(folder, steps):
         config = RunConfig(
@@ -209,8 +210,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(strategy, tmp_path, tra
             ema=Ema(decay=0.9),
             optimization=Optimization(learning_rate=3e-3),
         )
-        settings = {**FAMILIES["cvt"], "image_size": 8, "depth": (1, 2), "stochastic_depth": 0.2}
-        task = Classification(functools.partial(create_model, "cvt", **settings))
+        settings = {**FAMILIES["vit_c"], "image_size": 8, "dropout": 0.2}
+        task = Classification(functools.partial(create_model, "vit_c", **settings))
         Estimator(task, tmp_path / folder, config).train(train_input, steps=steps)
 
     train("whole", None)
