@@ -2,7 +2,7 @@
 
 Depth repeats the same ops; all the rest of a step (task, mixing, teachers, optimizer, averages) is
 the recipe's own. Of recipes that differ in nothing else, one is here, and of the convolutional
-hybrids those that take the fewest minutes. `tools/tpu_compile.py` compiles each of them whole.
+hybrids the one that takes the fewest minutes. `tools/tpu_compile.py` compiles each of them whole.
 """
 
 import importlib.util
@@ -19,17 +19,13 @@ DEPTH = ["create_model.depth = 2"]
 STUDENT = ["student/create_model.depth = 2"]
 STAGES = ["create_model.resnet_stages = (1, 1)"]
 TEACHER = ["teacher/create_model.resnet_stages = (1, 1)"]
-PRUNED = [*STUDENT, "student/create_model.pruning_blocks = (1,)"]
-PRUNED += ["student/create_model.keep_ratios = (0.7,)", "teacher/create_model.depth = 2"]
 # What makes a recipe shallow, and the batch of a chip where 64 of them do not share its own.
 RECIPES = {
     "augreg_i1k_s16": (DEPTH, None),
     "bit_i1k": (STAGES, None),
     "cosub_b16": (DEPTH, None),
-    "cvt_13": (["create_model.depth = 1"], None),
     "deit3_b16": (DEPTH, None),
     "deit_ti16_distilled": ([*STUDENT, *TEACHER], None),
-    "dynamic_vit_s16": (PRUNED, None),
     "levit_256_distilled": (["student/create_model.depth = 1", *TEACHER], None),
     "mixer_b16_i1k": (DEPTH, None),
     "scaling_vit_gigantic14": (DEPTH, 8),
