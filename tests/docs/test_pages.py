@@ -21,7 +21,7 @@ from vit_tf.checkpoints.public.catalogue import find
 from vit_tf.data import op_registry
 from vit_tf.data.image_files import list_image_folder
 from vit_tf.data.shards import write_dataset
-from vit_tf.models import create_model, registry
+from vit_tf.models import registry
 from vit_tf.training import RunConfig, configuration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,9 +137,9 @@ def shorter(**length):
     return RunConfig(**{**length, "epochs": None, "steps": 2})
 
 
-def shallower(name, **settings):
+def shallower(name, create=vit_tf.create_model, **settings):
     """The model of a name; the one that the README trains has two blocks."""
-    return create_model(name, **{**settings, **({"depth": 2} if name == "vit_ti16" else {})})
+    return create(name, **{**settings, **({"depth": 2} if name == "vit_ti16" else {})})
 
 
 @pytest.fixture
