@@ -1,9 +1,10 @@
 """Products of activations with kernels, in the form that suits who computes them.
 
-On CPUs TensorFlow runs a product of two matrices together with the bias and the GELU behind it. XLA
-needs no such form, and a TPU suffers from it: its memory holds the last two axes in tiles of 8 x
-128, so that folding 197 tokens into the batch copies the whole tensor. There products keep the axes
-of batch, tokens and heads apart, and the compiler chooses how each lies in memory.
+On CPUs TensorFlow runs a product of two matrices together with the bias and the GELU behind it, and
+XLA has fast products there of matrices alone. A TPU suffers from that form: its memory holds the
+last two axes in tiles of 8 x 128, so that folding 197 tokens into the batch copies the whole
+tensor. There products keep the axes of batch, tokens and heads apart, and the compiler chooses how
+each lies in memory.
 """
 
 import contextlib
@@ -48,9 +49,9 @@ def compiler_scatters() -> bool:
 def keeps_axes() -> bool:
     """Whether products are to keep the axes of their operands apart.
 
-    So it is where XLA compiles, and on Keras' other backends.
+    So it is where XLA compiles for a TPU, and on Keras' other backends.
     """
-    return is_compiled_by_xla() or keras.backend.backend() != "tensorflow"
+    return all(_in_xla.get()) or keras.backend.backend() != "tensorflow"
 
 
 def rows(inputs):
