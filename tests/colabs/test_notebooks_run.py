@@ -172,7 +172,10 @@ def test_all_pictures_are_drawn_of_two_models(run, offline):
         (cell,) = (cell for cell, text in shown.items() if f"### {picture.title}\n" in text)
         assert picture.text.split("\n")[0] in shown[cell], name
         assert done.figures(cell) >= shown[cell].count("### ")
-    assert "Left out" not in "".join(shown.values())
+    everything = "".join(shown.values())
+    assert "Left out" not in everything
+    for name in PICTURES.keys() - usual.keys():  # this model has nothing to show there
+        assert f"### {PICTURES[name].title}\n" not in everything
 
 
 def test_files_of_jax_and_pytorch_are_converted(run, shared, workplace):

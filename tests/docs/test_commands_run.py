@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 import tools_in_process
 from test_pages import CALLS, ROOT
+from tiny_records import foreign_example, write_records
 
 import vit_tf
 from vit_tf.checkpoints.public.addresses import cache_path
@@ -116,15 +117,9 @@ def write_data():
     run_tool("make_tfrecords", "--source=digits", "--out_dir=data")
     Path("runs/quickstart").mkdir(parents=True)
     Path("runs/quickstart/data").symlink_to(Path("data").absolute())
-    image = tf.train.BytesList(value=[Path("photo.jpg").read_bytes()])
-    features = {
-        "image/encoded": tf.train.Feature(bytes_list=image),
-        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[7])),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
     Path("data/imagenet").mkdir()
-    with tf.io.TFRecordWriter("data/imagenet/train-00000-of-00001") as writer:
-        writer.write(example.SerializeToString())
+    record = foreign_example(Path("photo.jpg").read_bytes(), 7)
+    write_records("data/imagenet/train-00000-of-00001", [record])
 
 
 def write_runs():
