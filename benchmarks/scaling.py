@@ -3,7 +3,8 @@
 python benchmarks/scaling.py
 
 All are on this machine and on loopback. A device computes with one thread, and each process may use
-as many cores as it has devices, its own where there are enough.
+as many cores as it has devices, its own where there are enough. Beside them so many runs that know
+nothing of each other: what the machine itself gives when all of its cores are busy.
 """
 
 import json
@@ -22,12 +23,12 @@ from absl import app, flags, logging
 _COUNTS = flags.DEFINE_list("counts", ["1", "2", "4"], "numbers of processes and of devices")
 _GLOBAL_BATCH = flags.DEFINE_integer("global_batch", 32, "images a step where it stays the same")
 _OWN_BATCH = flags.DEFINE_integer("own_batch", 8, "images of a replica where that stays the same")
-_STEPS = flags.DEFINE_integer("steps", 5, "steps of which the median counts")
+_STEPS = flags.DEFINE_integer("steps", 30, "steps of which the median counts")
 _MODEL = flags.DEFINE_string("model", "vit_ti16", "registered model")
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", 64, "pixels")
 _KIND = flags.DEFINE_string("kind", None, "measure this kind alone, in this process")
 _COUNT = flags.DEFINE_integer("count", 1, "with --kind: how many")
-_KINDS = ("processes", "devices")
+_KINDS = ("unrelated", "processes", "devices")
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -39,15 +40,15 @@ def measure(kind: str, count: int) -> list[dict[str, float | str | int]]:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(max(2, count))
-    if count == 1:
-        strategy = create_strategy("cpu")
+    if count == 1 or kind == "unrelated":
+        strategy, count = create_strategy("cpu"), 1
     elif kind == "processes":
         strategy = create_strategy("multi_worker")
     else:
         strategy = create_strategy("mirrored", virtual_cpus=count)
     batches = {"fixed global batch": _GLOBAL_BATCH.value, "fixed own batch": None}
     return [
-        {"kind": kind, "count": count, "batch": name, "all_reduce": dtype}
+        {"kind": kind, "batch": name, "all_reduce": dtype}
         | _time_step(strategy, size or count * _OWN_BATCH.value, dtype)
         for name, size in batches.items()
         for dtype in _DTYPES[: 1 if count == 1 else None]
@@ -110,8 +111,9 @@ def _median_seconds(function) -> float:
 
 
 def launch(kind: str, count: int) -> list[dict]:
-    """Measures in processes of their own; returns what the first of them found."""
-    processes = count if kind == "processes" else 1
+    """Measures in processes of their own; returns what the first found, for all of them."""
+    processes = 1 if kind == "devices" else count
+    clustered = kind == "processes" and count > 1
     sockets = [socket.socket() for _ in range(processes)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -122,11 +124,11 @@ def launch(kind: str, count: int) -> list[dict]:
     started = []
     for index in range(processes):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        own = {cores[index % len(cores)]} if kind == "processes" else set(cores[:count])
+        own = set(cores[:count]) if kind == "devices" else {cores[index % len(cores)]}
         started.append(
             subprocess.Popen(
                 [sys.executable, *sys.argv, f"--kind={kind}", f"--count={count}"],
-                env=os.environ | ({"TF_CONFIG": json.dumps(config)} if processes > 1 else {}),
+                env=os.environ | ({"TF_CONFIG": json.dumps(config)} if clustered else {}),
                 stdout=subprocess.PIPE,
                 text=True,
                 preexec_fn=lambda own=own: os.sched_setaffinity(0, own),
@@ -135,7 +137,12 @@ def launch(kind: str, count: int) -> list[dict]:
     outputs = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise RuntimeError(f"{count} {kind} failed; see above")
-    return json.loads(outputs[0].splitlines()[-1])
+    found = [json.loads(output.splitlines()[-1]) for output in outputs]
+    if kind == "unrelated":
+        for row, *others in zip(*found, strict=True):
+            total = sum(each["images_per_second"] for each in (row, *others))
+            row["images_per_second"] = round(total, 2)
+    return [{**row, "count": count} for row in found[0]]
 
 
 def main(_) -> None:
@@ -147,23 +154,27 @@ def main(_) -> None:
     from results_file import write_result
 
     runs: list[dict] = []
+    for kind in _KINDS:
+        for count in map(int, _COUNTS.value):
+            print(f"{count} {kind} ...", file=sys.stderr, flush=True)
+            runs += launch(kind, count)
+    # One of each kind is the same program; the machine is not as fast at all times.
+    single = {
+        batch: statistics.median(
+            row["images_per_second"] for row in runs if row["count"] == 1 and row["batch"] == batch
+        )
+        for batch in {row["batch"] for row in runs}
+    }
     ratios: dict[str, float] = {}
     print(f"{'':28}{'batch':20}{'all-reduce':12}{'images/s':>9}{'efficiency':>12}{'in sum':>8}")
-    for kind in _KINDS:
-        single: dict[str, float] = {}
-        for count in map(int, _COUNTS.value):
-            for row in launch(kind, count):
-                if count == 1:
-                    single[row["batch"]] = row["images_per_second"]
-                row["efficiency"] = round(
-                    row["images_per_second"] / single[row["batch"]] / count, 3
-                )
-                runs.append(row)
-                _print(row)
-                if count > 1:
-                    name = row["batch"].replace(" ", "_")
-                    name = f"{count}_{kind}_{name}_{row['all_reduce']}_vs_1"
-                    ratios[name] = round(count * row["efficiency"], 3)
+    for row in runs:
+        ratio = row["images_per_second"] / single[row["batch"]]
+        row["efficiency"] = round(ratio / row["count"], 3)
+        _print(row)
+        if row["count"] > 1:
+            batch = row["batch"].replace(" ", "_")
+            name = f"{row['count']}_{row['kind']}_{batch}_{row['all_reduce']}_vs_1"
+            ratios[name] = round(ratio, 3)
     print(write_result("scaling", ratios, runs))
 
 
@@ -171,8 +182,7 @@ def _print(row: dict) -> None:
     where = f"{row['count']} {row['kind']}"
     print(
         f"{where:28}{row['batch']:20}{row['all_reduce']:12}{row['images_per_second']:9.1f}"
-        f"{row['efficiency']:12.2f}{row['all_reduce_share']:8.0%}",
-        flush=True,
+        f"{row['efficiency']:12.2f}{row['all_reduce_share']:8.0%}"
     )
 
 

@@ -8,15 +8,12 @@ It imports no more than what it runs, so that peers may live in an environment w
 """
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-
-THREADS = 2
+from step_contender import THREADS, peak_mb, register_torchvision_operators
 
 Forward = Callable[[np.ndarray], np.ndarray]
 
@@ -46,8 +43,10 @@ def converted(path: str) -> Forward:
 
 def timm(precision: str, compiled: bool) -> Forward:
     """Runs timm's `vit_small_patch16_224` in PyTorch."""
-    import timm
     import torch
+
+    register_torchvision_operators(torch)
+    import timm
 
     torch.set_num_threads(THREADS)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
@@ -68,12 +67,6 @@ def make(name: str, path: str) -> Forward:
         _, precision, *compiled = name.split("_")
         return timm(precision, bool(compiled))
     return saved_model(path) if name.startswith("saved_model") else converted(path)
-
-
-def peak_mb() -> float:
-    """Largest resident size since this program began (getrusage's may be that of its parent)."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024 / 1e6
 
 
 def main(name: str, path: str) -> None:
