@@ -18,6 +18,7 @@ once, so bytes are compared with the same blocks unrolled, temporaries with the 
 import argparse
 import dataclasses
 import datetime
+import functools
 import gc
 import json
 import os
@@ -85,7 +86,10 @@ def ours(case: Case) -> dict:
     task = vit_tf.Classification(
         lambda: vit_tf.create_model(case.model, num_classes=1000, dropout=0.0)
     )
-    optimizer = MomentumSGD if case.optimizer == "momentum" else ScalingAdafactor
+    if case.optimizer == "momentum":
+        optimizer = functools.partial(MomentumSGD, accumulator_dtype="float32")
+    else:
+        optimizer = ScalingAdafactor
     optimization = vit_tf.Optimization(optimizer, clip_norm=None)
     config = vit_tf.RunConfig(
         steps=1000,
