@@ -5,8 +5,7 @@
 AugReg's recipe on ImageNet-1k, on 64 chips of v5e, by `tools/tpu_compile.py`; no TPU is needed. One
 thing varies at a time around ViT-S/16, 224 pixels and 64 images a chip, which is the recipe's own
 batch. Writes `results/tpu_cost.json` and a picture, `docs/tpu_cost.png`, and prints a table. A
-compilation takes from half a minute to some minutes; what was compiled before is taken from the
-tool's cache. No run of it has gone to its end yet, so neither file is there.
+compilation takes about a minute; what was compiled before is taken from the tool's cache.
 """
 
 import argparse
