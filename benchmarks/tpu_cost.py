@@ -117,7 +117,7 @@ def main() -> None:
         if case not in steps:
             print(f"{case} ...", file=sys.stderr, flush=True)
             steps[case] = compiled(case)
-    write_result("tpu_cost", {}, [dataclasses.asdict(case) | step for case, step in steps.items()])
+    write_result("tpu_cost", {}, [step | dataclasses.asdict(case) for case, step in steps.items()])
     plot(steps).savefig(PICTURE, dpi=110)
     print(table(steps))
 
